@@ -1,0 +1,225 @@
+"""Performs what was planned. Each plan runs in one transaction: it is there as a whole or not at all."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import asyncpg
+from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
+
+from bus_operator import catalog, credentials, naming, render, sql
+from bus_operator.catalog import ObservedChannel
+from bus_operator.errors import TransientError
+from bus_operator.plan import (
+    ChannelAction,
+    CreateChannel,
+    CreateGroupRole,
+    DeletionAction,
+    DesiredChannel,
+    DropChannel,
+    DropLogin,
+    GrantConnect,
+    GrantOwnerToSelf,
+    InstallAction,
+    InstallFunctions,
+    InstallPgmq,
+    InstallSchema,
+    IssueCredential,
+    MigrateSchema,
+    RecreateLog,
+    RepairRole,
+    UpdateChannel,
+    UpdateLogin,
+    stored_fingerprint,
+)
+
+
+@dataclass(frozen=True)
+class IssuedCredential:
+    """A login that was just created. The only place of its password besides the binding; kept out of `repr`."""
+
+    username: str
+    password: str = field(repr=False)
+    generation: int
+
+
+def functions_digest() -> str:
+    """A digest of the function texts and privileges that this operator ships."""
+    return hashlib.sha256("\n".join((*sql.functions(), sql.privileges())).encode()).hexdigest()[:32]
+
+
+async def apply_installation(connection: asyncpg.Connection, actions: Sequence[InstallAction]) -> None:
+    """Performs an installation plan."""
+    if not actions:
+        return
+    async with connection.transaction():
+        if not any(isinstance(action, InstallSchema) for action in actions):
+            await connection.execute(sql.query("lock_installation"))
+        for action in actions:
+            await _install(connection, action)
+
+
+async def _install(connection: asyncpg.Connection, action: InstallAction) -> None:
+    match action:
+        case CreateGroupRole(role):
+            await connection.execute(render.create_group_role(role))
+        case GrantOwnerToSelf():
+            await connection.execute(render.grant_role_to_self(naming.OWNER_ROLE))
+        case InstallPgmq(extension=True):
+            await connection.execute("CREATE EXTENSION pgmq")
+        case InstallPgmq(extension=False):
+            await connection.execute(get_embedded_install_sql())
+        case GrantConnect():
+            database = await connection.fetchval("SELECT current_database()")
+            await connection.execute(render.grant_connect(database))
+        case InstallSchema(version):
+            for statement in (*render.create_schemas(), *render.grant_pgmq()):
+                await connection.execute(statement)
+            await _as_owner(connection, sql.schema())
+            await _record(connection, version, None)
+        case MigrateSchema(current, target):
+            for version, migration in sql.migrations():
+                if current < version <= target:
+                    await _as_owner(connection, migration)
+            await _record(connection, target, None)
+        case InstallFunctions(version):
+            await connection.execute(render.public_schema_create(allow=True))
+            await _as_owner(connection, *sql.functions(), sql.privileges())
+            await connection.execute(render.public_schema_create(allow=False))
+            actual = await catalog.functions_fingerprint(connection)
+            await _record(connection, version, stored_fingerprint(functions_digest(), actual))
+
+
+async def _record(connection: asyncpg.Connection, version: int, fingerprint: str | None) -> None:
+    extension = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'pgmq'")
+    bundled = None if extension else get_embedded_sql_version()
+    await connection.execute(sql.query("record_installation"), version, fingerprint, bundled)
+
+
+async def _as_owner(connection: asyncpg.Connection, *statements: str) -> None:
+    """Runs statements as the owner role, so that what they create is its own, then becomes the administrator again."""
+    await connection.execute(render.set_local_role(naming.OWNER_ROLE))
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.execute("RESET ROLE")
+
+
+async def apply_channel(
+    connection: asyncpg.Connection, observed: ObservedChannel | None, actions: Sequence[ChannelAction]
+) -> IssuedCredential | None:
+    """Performs a channel's plan. Returns the credential that was issued, if one was.
+
+    Raises:
+        TransientError: When another reconciler was faster; observing and planning again helps.
+    """
+    if not actions:
+        return None
+    issued = None
+    async with connection.transaction():
+        channel_id = observed.id if observed else None
+        role = observed.role if observed else ""
+        for action in actions:
+            match action:
+                case CreateChannel(desired):
+                    channel_id, role = await _create_channel(connection, desired)
+                case UpdateChannel(desired):
+                    await connection.execute(
+                        sql.query("update_channel"),
+                        channel_id,
+                        desired.owner_uid,
+                        desired.owner_reference,
+                        desired.durability,
+                        desired.self_delivery,
+                        desired.max_peers,
+                        desired.max_message_bytes,
+                        desired.max_connections,
+                        desired.peer_timeout,
+                    )
+                case RepairRole(name, create):
+                    if create:
+                        await connection.execute(render.create_group_role(name))
+                    await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
+                case RecreateLog(queue):
+                    await _as_owner_fetch(connection, "create_queue", queue)
+                case IssueCredential(generation, connection_limit):
+                    issued = await _issue(connection, role, channel_id, generation, connection_limit)
+                case UpdateLogin(name, verifier, connection_limit):
+                    await connection.execute(render.login_attributes(name, verifier, connection_limit))
+                case DropLogin(name):
+                    await _drop_login(connection, name)
+    return issued
+
+
+async def _create_channel(connection: asyncpg.Connection, desired: DesiredChannel) -> tuple[int, str]:
+    names = naming.new_channel_names()
+    await connection.execute(render.create_group_role(names.role))
+    await connection.execute(render.grant_role(naming.CLIENT_ROLE, names.role))
+    await _as_owner_fetch(connection, "create_queue", names.queue)
+    try:
+        channel_id = await connection.fetchval(
+            sql.query("insert_channel"),
+            desired.name,
+            names.queue,
+            names.role,
+            names.wake,
+            desired.owner_uid,
+            desired.owner_reference,
+            desired.durability,
+            desired.self_delivery,
+            desired.max_peers,
+            desired.max_message_bytes,
+            desired.max_connections,
+            desired.peer_timeout,
+        )
+    except asyncpg.UniqueViolationError as exc:
+        raise TransientError(f"channel {desired.name!r} was created by another reconciler meanwhile") from exc
+    return int(channel_id), names.role
+
+
+async def _issue(
+    connection: asyncpg.Connection, role: str, channel_id: int | None, generation: int, connection_limit: int
+) -> IssuedCredential:
+    username = naming.login_name(role, generation)
+    password = credentials.new_password()
+    verifier = credentials.scram_verifier(password)
+    await connection.execute(render.create_group_role(username))
+    await connection.execute(render.login_attributes(username, verifier, connection_limit))
+    for statement in render.login_settings(username):
+        await connection.execute(statement)
+    await connection.execute(render.grant_role(role, username))
+    await connection.execute(sql.query("insert_login"), username, channel_id, generation, verifier)
+    return IssuedCredential(username, password, generation)
+
+
+async def _drop_login(connection: asyncpg.Connection, name: str) -> None:
+    if await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", name):
+        # DROP OWNED needs membership, and removes what a client may have created, temporary tables for one.
+        if not await connection.fetchval(
+            "SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name
+        ):
+            await connection.execute(render.grant_role_to_self(name))
+        await connection.execute(sql.query("terminate_sessions"), name)
+        await connection.execute(render.drop_owned(name))
+        await connection.execute(render.drop_role(name))
+    await connection.execute(sql.query("delete_login"), name)
+
+
+async def _as_owner_fetch(connection: asyncpg.Connection, query: str, argument: str) -> None:
+    await connection.execute(render.set_local_role(naming.OWNER_ROLE))
+    await connection.execute(sql.query(query), argument)
+    await connection.execute("RESET ROLE")
+
+
+async def apply_deletion(connection: asyncpg.Connection, action: DeletionAction | None) -> None:
+    """Releases or drops a channel."""
+    if action is None:
+        return
+    async with connection.transaction():
+        for login in action.channel.logins:
+            await _drop_login(connection, login.role)
+        if isinstance(action, DropChannel):
+            await _as_owner_fetch(connection, "drop_queue", action.channel.queue)
+            await connection.execute(sql.query("delete_channel"), action.channel.id)
+            await connection.execute(render.drop_role(action.channel.role))
+        else:
+            await connection.execute(sql.query("release_channel"), action.channel.id)

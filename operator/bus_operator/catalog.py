@@ -1,0 +1,120 @@
+"""Reads what is there: the server, the installation, a channel. Changes nothing."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from bus_operator import sql
+
+
+@dataclass(frozen=True)
+class ObservedDatabase:
+    """What `plan_installation` needs to know about a database."""
+
+    server_version: str
+    server_version_num: int
+    is_superuser: bool
+    can_create_roles: bool
+    pgmq_extension_version: str | None
+    pgmq_available_version: str | None
+    pgmq_installed: bool
+    owner_role_exists: bool
+    client_role_exists: bool
+    owns_as_owner_role: bool
+    client_may_connect: bool
+    public_is_writable: bool
+    schema_installed: bool
+    schema_version: int | None = None
+    installed_fingerprint: str | None = None
+    actual_fingerprint: str | None = None
+    bundled_pgmq_version: str | None = None
+
+    @property
+    def pgmq_version(self) -> str | None:
+        """The version of PGMQ in use, as far as it is known."""
+        return self.pgmq_extension_version or self.bundled_pgmq_version
+
+
+@dataclass(frozen=True)
+class ObservedLogin:
+    """One credential generation of a channel."""
+
+    role: str
+    generation: int
+    verifier: str
+    role_exists: bool
+    attributes_right: bool
+    connection_limit: int | None
+    is_member: bool
+
+
+@dataclass(frozen=True)
+class ObservedChannel:
+    """A channel's row in the registry and the objects that belong to it."""
+
+    id: int
+    name: str
+    queue: str
+    role: str
+    owner_uid: str | None
+    owner_reference: str | None
+    durability: str
+    self_delivery: bool
+    max_peers: int
+    max_message_bytes: int
+    max_connections: int
+    peer_timeout: timedelta
+    log_exists: bool
+    role_exists: bool
+    role_is_client: bool
+    logins: tuple[ObservedLogin, ...]
+
+
+@dataclass(frozen=True)
+class ChannelCounts:
+    """How a channel is used: live peers, messages that the slowest of them has not acknowledged, messages in the log."""
+
+    peers: int
+    backlog: int
+    stored: int
+
+
+async def observe_database(connection: asyncpg.Connection) -> ObservedDatabase:
+    """Reads the server and, where there is one, the installation."""
+    row = await connection.fetchrow(sql.query("observe_database"))
+    observed = dict(row)
+    if observed["schema_installed"] and observed["owns_as_owner_role"]:
+        installation = await connection.fetchrow(sql.query("observe_installation"))
+        if installation is not None:
+            observed |= {
+                "schema_version": installation["schema_version"],
+                "installed_fingerprint": installation["functions_fingerprint"],
+                "bundled_pgmq_version": installation["pgmq_version"],
+                "actual_fingerprint": await functions_fingerprint(connection),
+            }
+    return ObservedDatabase(**observed)
+
+
+async def functions_fingerprint(connection: asyncpg.Connection) -> str:
+    """A digest of the installed functions with their owners and privileges."""
+    return str(await connection.fetchval(sql.query("functions_fingerprint")))
+
+
+async def observe_channel(connection: asyncpg.Connection, name: str) -> ObservedChannel | None:
+    """Reads the channel with that wire name, or None."""
+    row = await connection.fetchrow(sql.query("observe_channel"), name)
+    if row is None:
+        return None
+    logins = await connection.fetch(sql.query("observe_logins"), row["id"])
+    return ObservedChannel(**dict(row), logins=tuple(ObservedLogin(**dict(login)) for login in logins))
+
+
+async def count_channels(connection: asyncpg.Connection) -> int:
+    """How many channels the database holds, retained ones included."""
+    return int(await connection.fetchval(sql.query("database_counts")))
+
+
+async def count_channel(connection: asyncpg.Connection, channel_id: int) -> ChannelCounts:
+    """How a channel is used."""
+    return ChannelCounts(**dict(await connection.fetchrow(sql.query("channel_counts"), channel_id)))

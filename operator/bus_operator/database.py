@@ -1,0 +1,200 @@
+"""Connections of the operator to PostgreSQL, and the one place where driver errors become ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import asyncpg
+
+from bus_operator.errors import (
+    AuthenticationFailedError,
+    BusError,
+    ConnectionFailedError,
+    InsufficientPrivilegeError,
+    SecretError,
+    TransientError,
+)
+from bus_operator.model import ClientEndpoint
+
+APPLICATION_NAME = "pgmq-bus-operator"
+CONNECT_TIMEOUT = 10.0
+"""Seconds until an address that does not answer counts as unreachable."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a database is: everything of a connection URI but the credential."""
+
+    host: str
+    port: int
+    database: str
+    ssl_mode: str
+
+    def for_clients(self, override: ClientEndpoint) -> "Endpoint":
+        """The address that pods get."""
+        return Endpoint(
+            host=override.host or self.host,
+            port=override.port or self.port,
+            database=self.database,
+            ssl_mode=override.ssl_mode or self.ssl_mode,
+        )
+
+    def uri(self, username: str, password: str) -> str:
+        """A libpq URI. A host that is a directory (a Unix socket) goes into the query, as libpq wants it."""
+        query = {"sslmode": self.ssl_mode}
+        if self.host.startswith("/"):
+            query = {"host": self.host, "port": str(self.port)} | query
+            authority = ""
+        else:
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            authority = f"{host}:{self.port}"
+        return (
+            f"postgresql://{quote(username, safe='')}:{quote(password, safe='')}@{authority}"
+            f"/{quote(self.database, safe='')}?{urlencode(query)}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}/{self.database}"
+
+
+@dataclass(frozen=True)
+class AdminConnection:
+    """An administrator's way into a database. The password is kept out of `repr`."""
+
+    endpoint: Endpoint
+    username: str
+    password: str | None = field(repr=False, default=None)
+
+    @classmethod
+    def from_uri(cls, uri: str) -> "AdminConnection":
+        """Parses `postgresql://user:password@host:port/dbname?sslmode=...`. Raises SecretError without echoing it."""
+        try:
+            parts = urlsplit(uri.strip())
+            query = dict(parse_qsl(parts.query))
+            port = parts.port or int(query.get("port", 5432))
+        except ValueError as exc:
+            raise SecretError("the connection URI cannot be parsed: its port is not a number") from exc
+        if parts.scheme not in ("postgresql", "postgres"):
+            raise SecretError("the connection URI must look like postgresql://user:password@host:5432/dbname")
+        host = unquote(parts.hostname or "") or query.get("host", "")
+        database = unquote(parts.path.lstrip("/")) or query.get("dbname", "")
+        username = unquote(parts.username or "") or query.get("user", "")
+        for name, value in (("a host", host), ("a database name", database), ("a user", username)):
+            if not value:
+                raise SecretError(
+                    f"the connection URI names no {name.split(' ', 1)[1]}: write postgresql://user:password@host:5432/dbname"
+                )
+        return cls(
+            endpoint=Endpoint(
+                host=host, port=port, database=database, ssl_mode=query.get("sslmode", "prefer")
+            ),
+            username=username,
+            password=unquote(parts.password) if parts.password else query.get("password"),
+        )
+
+    @classmethod
+    def from_secret(cls, data: Mapping[str, str], key: str) -> "AdminConnection":
+        """Reads a Secret: a URI under `key`, else the keys host, port, dbname, username, password."""
+        if key in data:
+            return cls.from_uri(data[key])
+        missing = [name for name in ("host", "dbname", "username", "password") if name not in data]
+        if missing:
+            raise SecretError(
+                f"it has neither the key {key!r} with a connection URI nor the basic-auth keys; missing: {', '.join(missing)}"
+            )
+        try:
+            port = int(data.get("port", "5432"))
+        except ValueError as exc:
+            raise SecretError("its key 'port' is not a number") from exc
+        return cls(
+            endpoint=Endpoint(data["host"], port, data["dbname"], data.get("sslmode", "prefer")),
+            username=data["username"],
+            password=data["password"],
+        )
+
+
+@asynccontextmanager
+async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
+    """An administrator's session with a pinned search_path and timeouts, closed at the end.
+
+    Raises ConnectionFailedError, AuthenticationFailedError and, for what fails inside, what `translate` makes of it.
+    """
+    with translate(str(admin.endpoint)):
+        connection = await asyncpg.connect(
+            host=admin.endpoint.host,
+            port=admin.endpoint.port,
+            user=admin.username,
+            password=admin.password,
+            database=admin.endpoint.database,
+            ssl=admin.endpoint.ssl_mode,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=60,
+            # A pooler in transaction mode in front of the server has no place for prepared statements.
+            statement_cache_size=0,
+        )
+        try:
+            await connection.execute(
+                "SET search_path = pg_catalog, pg_temp;"
+                f"SET application_name = '{APPLICATION_NAME}';"
+                "SET lock_timeout = '10s';"
+                "SET idle_in_transaction_session_timeout = '60s';"
+                "SET check_function_bodies = off;"
+                "SET client_min_messages = warning"
+            )
+            yield connection
+        finally:
+            try:
+                await connection.close(timeout=5)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()
+
+
+class translate:  # noqa: N801 - reads as a statement: with translate(...):
+    """Turns driver errors into BusErrors that name the database. Recognised by class (SQLSTATE), never by text."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, BusError | asyncio.CancelledError):
+            return
+        translated = self._translated(error)
+        if translated is not None:
+            raise translated from error
+
+    def _translated(self, error: BaseException) -> BusError | None:
+        match error:
+            case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+                return AuthenticationFailedError(
+                    f"{self._database} refuses the administrator's credential: {error}. Check the connection Secret."
+                )
+            case asyncpg.InvalidCatalogNameError():
+                return ConnectionFailedError(
+                    f"{self._database}: {error}. Create the database or name another one."
+                )
+            case asyncpg.InsufficientPrivilegeError():
+                return InsufficientPrivilegeError(
+                    f"{self._database}: the administrator's credential lacks a right: {error}."
+                    " It needs CREATEROLE and must own the database."
+                )
+            case (
+                asyncpg.PostgresConnectionError()
+                | asyncpg.TooManyConnectionsError()
+                | asyncpg.CannotConnectNowError()
+            ):
+                return ConnectionFailedError(f"{self._database}: {error}")
+            case asyncpg.PostgresError():
+                return TransientError(
+                    f"{self._database}: {error} (SQLSTATE {error.sqlstate})", reason="DatabaseError"
+                )
+            case TimeoutError():
+                return ConnectionFailedError(f"{self._database} does not answer")
+            case OSError() | asyncpg.InterfaceError():
+                return ConnectionFailedError(f"{self._database} cannot be reached: {error}")
+            case _:
+                return None

@@ -1,0 +1,324 @@
+"""The pod patch of the admission webhook: a pod and its bindings in, a JSON patch (RFC 6902) out. No I/O.
+
+Every container and init container gets each binding's Secret mounted read-only at `<root>/<BusChannel name>`,
+where root is the container's own SERVICE_BINDING_ROOT or `/bindings`
+(https://servicebinding.io/spec/core/1.1.0/#workload-projection). The whole Secret is mounted, without `subPath`,
+so that a rotated credential reaches running pods.
+
+A patch must never make a pod invalid or keep it from starting: what a container already has at the path stays,
+and a container that cannot get a mount that its program would find is left alone, with an admission warning.
+Patching a patched pod yields an empty patch, since the API server may call a webhook again after others have
+changed the pod.
+"""
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LABEL = "pgmqbus.dev/inject"
+CHANNELS_ANNOTATION = "pgmqbus.dev/channels"
+INJECTED_ANNOTATION = "pgmqbus.dev/injected"
+"""Written by the webhook: the channels that at least one container can read, in the order asked for."""
+
+ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
+DEFAULT_ROOT = "/bindings"
+MAX_CHANNELS = 100
+"""Channels that one pod may ask for: bounds the work that a single admission request can cause."""
+
+_MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+_MAX_LABEL = 63
+_BUS_CHANNEL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_READ_ONLY_VOLUMES = ("secret", "configMap", "projected", "downwardAPI")
+
+PatchOperation = dict[str, Any]
+
+
+class MalformedPodError(ValueError):
+    """The object is not a pod: the message has the JSON pointer of the field whose type is wrong."""
+
+
+@dataclass(frozen=True)
+class PodBinding:
+    """A BusChannel of the pod's namespace and the Secret that holds its binding."""
+
+    channel_name: str
+    secret_name: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """The BusChannels that a pod asks for, in order, without duplicates; and what was wrong with asking."""
+
+    channels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Injection:
+    """The patch to apply (empty when nothing is to do) and warnings for whoever creates the pod."""
+
+    patch: tuple[PatchOperation, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def requested_channels(pod: Mapping[str, Any]) -> Request:
+    """What the pod's annotation asks for; nothing when the pod is not labelled.
+
+    Raises MalformedPodError when labels or annotations are not what a pod's are.
+    """
+    metadata = _mapping(pod, "metadata", "")
+    if _mapping(metadata, "labels", "/metadata").get(LABEL) != "true":
+        return Request()
+    value = _mapping(metadata, "annotations", "/metadata").get(CHANNELS_ANNOTATION) or ""
+    if not isinstance(value, str):
+        raise MalformedPodError(f"/metadata/annotations: {CHANNELS_ANNOTATION} is not a string")
+
+    asked = list(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
+    if not asked:
+        example = f'{CHANNELS_ANNOTATION}: "orders,audit"'
+        return Request(
+            warnings=(
+                f"label {LABEL} is set but no BusChannel is named: add an annotation such as {example}",
+            )
+        )
+    good = [name for name in asked if _is_bus_channel_name(name)]
+    warnings = []
+    if bad := [name for name in asked if not _is_bus_channel_name(name)]:
+        warnings.append(
+            f"annotation {CHANNELS_ANNOTATION}: skipped {shown(bad)}: a BusChannel name has at most"
+            f" {_MAX_LABEL} lower case letters, digits, '-' and '.'"
+        )
+    if len(good) > MAX_CHANNELS:
+        warnings.append(
+            f"annotation {CHANNELS_ANNOTATION}: only the first {MAX_CHANNELS} of {len(good)} are injected"
+        )
+    return Request(tuple(good[:MAX_CHANNELS]), tuple(warnings))
+
+
+def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
+    """The patch that gives `pod` its bindings. `bindings` are in the order asked for, one per channel.
+
+    SERVICE_BINDING_ROOT is set where a container lacks it. Where a container has it, the mounts go under its
+    value; a value that cannot be known at admission (`valueFrom`, `$(OTHER)`) or is no absolute path excludes the
+    container, since its program would look elsewhere than anything mounted here.
+
+    Raises MalformedPodError when `pod` does not have the shape of a pod.
+    """
+    if bindings and _MIRROR_ANNOTATION in _annotations(pod):
+        # The API server refuses a static pod's mirror that refers to Secrets, which would hide the pod.
+        return Injection(warnings=("a static pod cannot use Secrets: no bus binding was injected",))
+
+    spec = _mapping(pod, "spec", "")
+    volumes = _Volumes(_mappings(spec, "volumes", "/spec"))
+    patch: list[PatchOperation] = []
+    warnings: list[str] = []
+    reached: set[str] = set()
+    for pointer, container in _containers(spec):
+        result = _inject_container(pointer, container, bindings, volumes)
+        patch += result.patch
+        warnings += result.warnings
+        reached.update(result.channels)
+
+    patch[:0] = _append("/spec/volumes", volumes.present, volumes.added)
+    patch += _injected_annotation(pod, [b.channel_name for b in bindings if b.channel_name in reached])
+    return Injection(tuple(patch), tuple(warnings))
+
+
+def volume_name(channel_name: str) -> str:
+    """The pod volume of a BusChannel's binding: a DNS label, `pgmqbus-<name>` where that is one.
+
+    A name that is too long or has dots (legal in a BusChannel's name, not in a volume's) is shortened, dots
+    become dashes, and a hash keeps it apart from its neighbours.
+    """
+    name = f"pgmqbus-{channel_name}"
+    return name if "." not in name and len(name) <= _MAX_LABEL else _hashed(name, channel_name)
+
+
+def shown(names: Sequence[str], most: int = 3) -> str:
+    """Names for a warning, quoted and shortened: the API server cuts long warnings."""
+    text = ", ".join(repr(name if len(name) <= 40 else f"{name[:39]}…") for name in names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"
+
+
+def _is_bus_channel_name(name: str) -> bool:
+    return len(name) <= _MAX_LABEL and _BUS_CHANNEL_NAME.fullmatch(name) is not None
+
+
+def _hashed(name: str, *identity: str) -> str:
+    suffix = hashlib.sha256("/".join(identity).encode()).hexdigest()[:10]
+    return f"{name.replace('.', '-')[: _MAX_LABEL - 11].rstrip('-')}-{suffix}"
+
+
+@dataclass
+class _Volumes:
+    """The pod's volumes and those to add to it."""
+
+    present: Sequence[Mapping[str, Any]]
+    added: list[dict[str, Any]] = field(default_factory=list)
+
+    def name_for(self, binding: PodBinding) -> str:
+        """The volume to mount for `binding`: one that the pod has, one already added, or a new one."""
+        volumes = [*self.present, *self.added]
+        for volume in volumes:
+            secret = volume.get("secret")
+            if (
+                isinstance(secret, Mapping)
+                and secret.get("secretName") == binding.secret_name
+                and not secret.get("items")  # only some of the keys
+                and not secret.get("optional")  # the program would start before there is a binding
+            ):
+                return str(volume.get("name"))
+        name = volume_name(binding.channel_name)
+        taken = {volume.get("name") for volume in volumes}
+        attempt = 0
+        while name in taken:
+            attempt += 1
+            name = _hashed(f"pgmqbus-{binding.channel_name}", binding.secret_name, str(attempt))
+        self.added.append({"name": name, "secret": {"secretName": binding.secret_name}})
+        return name
+
+    def is_read_only(self, name: object) -> bool:
+        return any(
+            volume.get("name") == name and any(volume.get(kind) is not None for kind in _READ_ONLY_VOLUMES)
+            for volume in self.present
+        )
+
+
+@dataclass
+class _ContainerInjection:
+    patch: list[PatchOperation] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    channels: list[str] = field(default_factory=list)
+    """The channels whose binding the container's program will find."""
+
+
+def _inject_container(
+    pointer: str, container: Mapping[str, Any], bindings: Sequence[PodBinding], volumes: _Volumes
+) -> _ContainerInjection:
+    name = container.get("name", pointer)
+    environment = _mappings(container, "env", pointer)
+    mounts = _mappings(container, "volumeMounts", pointer)
+    result = _ContainerInjection()
+    if not bindings:
+        return result
+    root = _root(environment)
+    if root is None:
+        result.warnings.append(
+            f"container {name}: no bus binding mounted, {ROOT_VARIABLE} must be a literal absolute path"
+            f" or absent (then it is {DEFAULT_ROOT})"
+        )
+        return result
+
+    new_mounts = []
+    for binding in bindings:
+        path = posixpath.join(root, binding.channel_name)
+        if not any(_normal(mount.get("mountPath")) == path for mount in mounts):
+            if parent := _read_only_parent(path, mounts, volumes):
+                result.warnings.append(
+                    f"container {name}: binding {binding.channel_name} not mounted, its parent {parent}"
+                    " is a read-only mount"
+                )
+                continue
+            new_mounts.append({"name": volumes.name_for(binding), "mountPath": path, "readOnly": True})
+        result.channels.append(binding.channel_name)
+
+    if result.channels and not any(variable.get("name") == ROOT_VARIABLE for variable in environment):
+        result.patch.append(_first(f"{pointer}/env", environment, {"name": ROOT_VARIABLE, "value": root}))
+    result.patch += _append(f"{pointer}/volumeMounts", mounts, new_mounts)
+    return result
+
+
+def _root(environment: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where the container's program looks for bindings; None when that cannot be known or mounted at."""
+    # Of several entries with one name the last one is what the program sees.
+    variable = next((v for v in reversed(environment) if v.get("name") == ROOT_VARIABLE), None)
+    if variable is None:
+        return DEFAULT_ROOT
+    value = variable.get("value")
+    # `$(` refers to another variable, and the API server refuses a ':' in a mount's path.
+    if not isinstance(value, str) or not value.startswith("/") or "$(" in value or ":" in value:
+        return None
+    return _normal(value)
+
+
+def _read_only_parent(path: str, mounts: Sequence[Mapping[str, Any]], volumes: _Volumes) -> str | None:
+    """A read-only mount above `path`: the container runtime could not make the directory to mount on."""
+    for mount in mounts:
+        parent = _normal(mount.get("mountPath"))
+        above = bool(parent) and path.startswith(f"{parent.rstrip('/')}/")
+        if above and (mount.get("readOnly") is True or volumes.is_read_only(mount.get("name"))):
+            return parent
+    return None
+
+
+def _normal(path: object) -> str:
+    """A mount path as the kubelet understands it: absolute, without doubled, trailing and dot segments."""
+    return posixpath.normpath("/" + path.lstrip("/")) if isinstance(path, str) and path else ""
+
+
+def _containers(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Init containers (sidecars are some that restart) and containers, with their JSON pointers."""
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate(_mappings(spec, kind, "/spec")):
+            yield f"/spec/{kind}/{index}", container
+
+
+def _injected_annotation(pod: Mapping[str, Any], channels: Sequence[str]) -> list[PatchOperation]:
+    metadata = _mapping(pod, "metadata", "")
+    annotations = _annotations(pod)
+    value = ",".join(channels)
+    if annotations.get(INJECTED_ANNOTATION, "") == value:
+        return []
+    pointer = f"/metadata/annotations/{_escaped(INJECTED_ANNOTATION)}"
+    if not value:
+        return [{"op": "remove", "path": pointer}]
+    if annotations:
+        return [{"op": "add", "path": pointer, "value": value}]
+    if metadata:
+        return [{"op": "add", "path": "/metadata/annotations", "value": {INJECTED_ANNOTATION: value}}]
+    return [{"op": "add", "path": "/metadata", "value": {"annotations": {INJECTED_ANNOTATION: value}}}]
+
+
+def _append(pointer: str, present: Sequence[Any], items: Sequence[Any]) -> list[PatchOperation]:
+    """Appends to a list that may be absent, null or empty: `add` on a member creates or replaces it."""
+    if not items:
+        return []
+    if not present:
+        return [{"op": "add", "path": pointer, "value": list(items)}]
+    return [{"op": "add", "path": f"{pointer}/-", "value": item} for item in items]
+
+
+def _first(pointer: str, present: Sequence[Any], item: Any) -> PatchOperation:
+    """Puts an item first: variables that follow may then refer to it as `$(SERVICE_BINDING_ROOT)`."""
+    if not present:
+        return {"op": "add", "path": pointer, "value": [item]}
+    return {"op": "add", "path": f"{pointer}/0", "value": item}
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _annotations(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(_mapping(pod, "metadata", ""), "annotations", "/metadata")
+
+
+def _mapping(parent: Mapping[str, Any], key: str, pointer: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise MalformedPodError(f"{pointer}/{key} is not an object")
+    return value
+
+
+def _mappings(parent: Mapping[str, Any], key: str, pointer: str) -> Sequence[Mapping[str, Any]]:
+    value = parent.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise MalformedPodError(f"{pointer}/{key} is not a list of objects")
+    return value

@@ -1,0 +1,168 @@
+"""What users ask for: the specs of BusDatabase and BusChannel, as the CRDs define them.
+
+The API server validates manifests by the CRD's schema; these models hold the same constraints, for `busctl` and because
+a stored object may be older than the schema. A test keeps the two in step.
+"""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal, NewType
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from bus_operator import naming
+
+Uid = NewType("Uid", str)
+"""A Kubernetes object's UID, or what `busctl` uses in its place."""
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_duration(text: str) -> timedelta:
+    """A duration such as `90s`, `10m` or `1h30m`. Raises ValueError saying how to write one."""
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise ValueError(
+            f"{text!r} is not a duration: write hours, minutes and seconds, such as 90s, 10m or 1h30m"
+        )
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _peer_timeout(text: str) -> str:
+    if not timedelta(seconds=10) <= parse_duration(text) <= timedelta(days=30):
+        raise ValueError("peerTimeout must be between 10s and 720h")
+    return text
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class SecretKeyRef(_Spec):
+    """`connectionSecretRef`: a Secret of the BusDatabase's namespace."""
+
+    name: str
+    key: str = "uri"
+
+
+class ClientEndpoint(_Spec):
+    """`clientEndpoint`: where pods connect when that differs from the administrator's address."""
+
+    host: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    ssl_mode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+
+
+class LabelExpression(_Spec):
+    """One requirement of a label selector, as Kubernetes defines it."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        """Whether `labels` meet the requirement."""
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+
+
+class LabelSelector(_Spec):
+    """A Kubernetes label selector; an empty one matches everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelExpression, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        """Whether `labels` meet all requirements."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            expression.matches(labels) for expression in self.match_expressions
+        )
+
+
+class AllowedNamespaces(_Spec):
+    """`allowedNamespaces`: whose channels may use a database."""
+
+    from_: Annotated[Literal["Same", "All", "Selector"], Field(alias="from")] = "Same"
+    selector: LabelSelector | None = None
+
+    @model_validator(mode="after")
+    def _selector_belongs_to_selector(self) -> "AllowedNamespaces":
+        if (self.from_ == "Selector") != (self.selector is not None):
+            raise ValueError("selector goes with `from: Selector`, and only with it")
+        return self
+
+    def allows(self, own: str, other: str, other_labels: dict[str, str]) -> bool:
+        """Whether namespace `other` may use a BusDatabase that lives in namespace `own`."""
+        if own == other or self.from_ == "All":
+            return True
+        return self.selector is not None and self.selector.matches(other_labels)
+
+
+class DatabaseSpec(_Spec):
+    """`BusDatabase.spec`."""
+
+    connection_secret_ref: SecretKeyRef
+    client_endpoint: ClientEndpoint = ClientEndpoint()
+    allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
+    default: bool = False
+
+
+class DatabaseRef(_Spec):
+    """`databaseRef`: a BusDatabase, of the same namespace when none is named."""
+
+    name: str
+    namespace: str | None = None
+
+
+class Limits(_Spec):
+    """`limits`: what a channel may cost."""
+
+    max_peers: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    max_message_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] = 1_048_576
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class Reader(_Spec):
+    """`reader`: the defaults that bound pods get."""
+
+    visibility_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    poll_interval_milliseconds: Annotated[int, Field(ge=10, le=60_000)] = 100
+    max_poll_seconds: Annotated[int, Field(ge=0, le=60)] = 5
+
+
+class Credentials(_Spec):
+    """`credentials`: where the binding is written."""
+
+    secret_name: str | None = None
+
+
+class ChannelSpec(_Spec):
+    """`BusChannel.spec`."""
+
+    database_ref: DatabaseRef | None = None
+    channel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=200)] | None = None
+    durability: Literal["Sync", "Async"] = "Sync"
+    self_delivery: bool = True
+    limits: Limits = Limits()
+    peer_timeout: Annotated[str, AfterValidator(_peer_timeout)] = "10m"
+    reader: Reader = Reader()
+    credentials: Credentials = Credentials()
+    deletion_policy: Literal["Retain", "Delete", "DeleteIfEmpty"] = "Retain"
+
+    def wire_name(self, namespace: str, name: str) -> str:
+        """The channel's name in the database."""
+        return self.channel or naming.default_wire_name(namespace, name)
+
+    def secret_name(self, name: str) -> str:
+        """The name of the Secret that holds the binding."""
+        return self.credentials.secret_name or naming.binding_secret(name)

@@ -1,0 +1,46 @@
+"""Names in PostgreSQL and Kubernetes.
+
+Roles and relations can be listed by every login of a server, so none of their names contains a channel's name: they are
+random, and the private registry says which channel they belong to.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+OWNER_ROLE = "pgmq_bus_owner"
+"""NOLOGIN owner of the schemas, the functions and the logs."""
+
+CLIENT_ROLE = "pgmq_bus_client"
+"""NOLOGIN group that may execute the public functions; every channel's role is a member."""
+
+
+@dataclass(frozen=True)
+class ChannelNames:
+    """The names of one channel's objects, chosen once and kept in the registry."""
+
+    queue: str
+    role: str
+    wake: str
+
+
+def new_channel_names() -> ChannelNames:
+    """Fresh names: 48 random bits for what is merely opaque, 128 for the wake-up name, which is a capability."""
+    token = secrets.token_hex(6)
+    return ChannelNames(
+        queue=f"bus_{token}", role=f"bus_channel_{token}", wake=f"bus_{secrets.token_hex(16)}"
+    )
+
+
+def login_name(channel_role: str, generation: int) -> str:
+    """The login of a credential generation, for example `bus_login_0f3a…_g1`."""
+    return f"bus_login_{channel_role.removeprefix('bus_channel_')}_g{generation}"
+
+
+def binding_secret(channel: str) -> str:
+    """The default name of the Secret that holds a BusChannel's binding."""
+    return f"{channel}-bus"
+
+
+def default_wire_name(namespace: str, name: str) -> str:
+    """The channel name on the wire when the manifest gives none."""
+    return f"{namespace}.{name}"

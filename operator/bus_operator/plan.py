@@ -1,0 +1,304 @@
+"""What to do, from what is wanted and what is there. Pure: no I/O, no clock, no randomness."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bus_operator import credentials
+from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
+from bus_operator.errors import ChannelConflictError, SpecError
+from bus_operator.model import ChannelSpec, Uid, parse_duration
+from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE
+
+MINIMUM_SERVER = 150000
+"""PostgreSQL 15: the first whose schema `public` is closed by default, and the oldest that is tested."""
+
+
+@dataclass(frozen=True)
+class CreateGroupRole:
+    """Create a role that nobody logs in as."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class GrantOwnerToSelf:
+    """Make the administrator, who is no superuser, a member of the owner role."""
+
+
+@dataclass(frozen=True)
+class InstallPgmq:
+    """Install PGMQ: the extension where the server has it, else the SQL that the `pgmq` package ships."""
+
+    extension: bool
+
+
+@dataclass(frozen=True)
+class GrantConnect:
+    """Let clients connect to a database that is closed to PUBLIC."""
+
+
+@dataclass(frozen=True)
+class InstallSchema:
+    """Create schemas and tables at the current version."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class MigrateSchema:
+    """Run the migrations after `current` up to `target`."""
+
+    current: int
+    target: int
+
+
+@dataclass(frozen=True)
+class InstallFunctions:
+    """(Re-)create all functions and their privileges."""
+
+    version: int
+
+
+InstallAction = (
+    CreateGroupRole
+    | GrantOwnerToSelf
+    | InstallPgmq
+    | GrantConnect
+    | InstallSchema
+    | MigrateSchema
+    | InstallFunctions
+)
+
+
+def plan_installation(
+    observed: ObservedDatabase, schema_version: int, functions_digest: str
+) -> list[InstallAction]:
+    """The steps that make the schema current; none when it is.
+
+    Args:
+        observed: The database as it is.
+        schema_version: The version this operator ships.
+        functions_digest: Digest of the function texts this operator ships; part of the stored fingerprint.
+
+    Raises:
+        SpecError: When the server cannot be used as it is; the message says what to change.
+    """
+    if observed.server_version_num < MINIMUM_SERVER:
+        raise SpecError(
+            f"PostgreSQL {observed.server_version} is too old: use 15 or newer", reason="UnsupportedServer"
+        )
+    if observed.public_is_writable:
+        raise SpecError(
+            "every role may create objects in schema public or pgmq, where they could stand in for the bus functions: run"
+            " REVOKE CREATE ON SCHEMA public FROM PUBLIC (and the same for pgmq)",
+            reason="PublicSchemaWritable",
+        )
+    if observed.schema_version is not None and observed.schema_version > schema_version:
+        raise SpecError(
+            f"the database has schema version {observed.schema_version}, newer than this operator's {schema_version}:"
+            " upgrade the operator",
+            reason="SchemaTooNew",
+        )
+    actions: list[InstallAction] = []
+    if not observed.owner_role_exists:
+        actions.append(CreateGroupRole(OWNER_ROLE))
+    if not observed.client_role_exists:
+        actions.append(CreateGroupRole(CLIENT_ROLE))
+    if not observed.is_superuser and not observed.owns_as_owner_role:
+        actions.append(GrantOwnerToSelf())
+    if not observed.pgmq_installed:
+        actions.append(InstallPgmq(extension=observed.pgmq_available_version is not None))
+    if not observed.client_may_connect:
+        actions.append(GrantConnect())
+    if observed.schema_version is None:
+        actions.append(InstallSchema(schema_version))
+    elif observed.schema_version < schema_version:
+        actions.append(MigrateSchema(observed.schema_version, schema_version))
+    expected = stored_fingerprint(functions_digest, observed.actual_fingerprint or "")
+    if observed.schema_version != schema_version or observed.installed_fingerprint != expected:
+        actions.append(InstallFunctions(schema_version))
+    return actions
+
+
+def stored_fingerprint(functions_digest: str, actual: str) -> str:
+    """What is recorded at installation: the texts that were shipped and what the server then held.
+
+    It differs when the operator ships other functions, and when somebody changed the installed ones.
+    """
+    return f"{functions_digest}:{actual}"
+
+
+@dataclass(frozen=True)
+class DesiredChannel:
+    """A channel as its manifest wants it."""
+
+    name: str
+    owner_uid: Uid
+    owner_reference: str
+    durability: str
+    self_delivery: bool
+    max_peers: int
+    max_message_bytes: int
+    max_connections: int
+    peer_timeout: timedelta
+
+    @classmethod
+    def from_spec(cls, spec: ChannelSpec, *, namespace: str, name: str, uid: Uid) -> "DesiredChannel":
+        """The wanted row for the BusChannel `namespace/name`."""
+        return cls(
+            name=spec.wire_name(namespace, name),
+            owner_uid=uid,
+            owner_reference=f"{namespace}/{name}",
+            durability=spec.durability,
+            self_delivery=spec.self_delivery,
+            max_peers=spec.limits.max_peers,
+            max_message_bytes=spec.limits.max_message_bytes,
+            max_connections=spec.limits.max_connections,
+            peer_timeout=parse_duration(spec.peer_timeout),
+        )
+
+    def differs_from(self, observed: ObservedChannel) -> bool:
+        """Whether the registry's row says something else."""
+        return any(getattr(self, name) != getattr(observed, name) for name in self.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class HeldCredential:
+    """What the binding holds now. The password is kept out of `repr`."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"HeldCredential(username={self.username!r})"
+
+
+@dataclass(frozen=True)
+class CreateChannel:
+    """Create role, log and registry row."""
+
+    desired: DesiredChannel
+
+
+@dataclass(frozen=True)
+class UpdateChannel:
+    """Write the registry row: changed settings, or the adoption of a retained channel."""
+
+    desired: DesiredChannel
+    adopts: bool
+
+
+@dataclass(frozen=True)
+class RepairRole:
+    """Put the channel's role back: it is missing or no client any more."""
+
+    role: str
+    create: bool
+
+
+@dataclass(frozen=True)
+class RecreateLog:
+    """Create the log anew after somebody dropped it; its messages are gone."""
+
+    queue: str
+
+
+@dataclass(frozen=True)
+class IssueCredential:
+    """Create the login of a new generation, with a new password."""
+
+    generation: int
+    connection_limit: int
+
+
+@dataclass(frozen=True)
+class UpdateLogin:
+    """Set a login's connection limit."""
+
+    role: str
+    verifier: str
+    connection_limit: int
+
+
+@dataclass(frozen=True)
+class DropLogin:
+    """Drop a login that no binding holds any more."""
+
+    role: str
+
+
+ChannelAction = (
+    CreateChannel | UpdateChannel | RepairRole | RecreateLog | IssueCredential | UpdateLogin | DropLogin
+)
+
+
+def plan_channel(
+    desired: DesiredChannel, observed: ObservedChannel | None, held: HeldCredential | None
+) -> list[ChannelAction]:
+    """The steps that make the channel as desired and its binding valid; none when they are.
+
+    Raises:
+        ChannelConflictError: When the wire name belongs to another BusChannel.
+    """
+    if observed is None:
+        return [CreateChannel(desired), IssueCredential(1, desired.max_connections)]
+    if observed.owner_uid not in (None, desired.owner_uid):
+        raise ChannelConflictError(
+            f"channel {desired.name!r} belongs to BusChannel {observed.owner_reference}: choose another spec.channel,"
+            " or delete that BusChannel first"
+        )
+    actions: list[ChannelAction] = []
+    if not observed.role_exists or not observed.role_is_client:
+        actions.append(RepairRole(observed.role, create=not observed.role_exists))
+    if not observed.log_exists:
+        actions.append(RecreateLog(observed.queue))
+    if desired.differs_from(observed):
+        actions.append(UpdateChannel(desired, adopts=observed.owner_uid is None))
+
+    current = next((login for login in observed.logins if held and login.role == held.username), None)
+    valid = (
+        held is not None
+        and current is not None
+        and current.role_exists
+        and current.attributes_right
+        and current.is_member
+        and credentials.matches(held.password, current.verifier)
+    )
+    if valid and current is not None:
+        if current.connection_limit != desired.max_connections:
+            actions.append(UpdateLogin(current.role, current.verifier, desired.max_connections))
+        return actions
+    generation = max((login.generation for login in observed.logins), default=0) + 1
+    actions.append(IssueCredential(generation, desired.max_connections))
+    # The generation before stays: pods that hold it go on until the new files have reached them.
+    actions.extend(DropLogin(login.role) for login in observed.logins if login.generation < generation - 1)
+    return actions
+
+
+@dataclass(frozen=True)
+class ReleaseChannel:
+    """Give up ownership and drop the logins; messages, positions and the name stay."""
+
+    channel: ObservedChannel
+
+
+@dataclass(frozen=True)
+class DropChannel:
+    """Drop the channel with its messages, roles and logins."""
+
+    channel: ObservedChannel
+
+
+DeletionAction = ReleaseChannel | DropChannel
+
+
+def plan_deletion(
+    policy: str, uid: Uid, observed: ObservedChannel | None, counts: ChannelCounts | None
+) -> DeletionAction | None:
+    """What deleting a BusChannel does to its channel; nothing when another one owns it."""
+    if observed is None or observed.owner_uid != uid:
+        return None
+    empty = counts is not None and counts.stored == 0
+    if policy == "Delete" or (policy == "DeleteIfEmpty" and empty):
+        return DropChannel(observed)
+    return ReleaseChannel(observed)

@@ -1,0 +1,59 @@
+"""Observe, plan, apply for one database and one channel: what the operator and `busctl` have in common."""
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from bus_operator import apply, catalog, plan, sql
+from bus_operator.apply import IssuedCredential
+from bus_operator.catalog import ChannelCounts, ObservedDatabase
+from bus_operator.model import Uid
+
+
+async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[plan.InstallAction]]:
+    """Brings the schema of a database up to date. Returns the database as it then is, and what was done."""
+    observed = await catalog.observe_database(connection)
+    actions = plan.plan_installation(observed, sql.schema_version(), apply.functions_digest())
+    if actions:
+        await apply.apply_installation(connection, actions)
+        observed = await catalog.observe_database(connection)
+    return observed, actions
+
+
+@dataclass(frozen=True)
+class ProvisionedChannel:
+    """A channel that is as its manifest wants it."""
+
+    generation: int
+    issued: IssuedCredential | None
+    counts: ChannelCounts
+    actions: tuple[plan.ChannelAction, ...]
+
+
+async def provision(
+    connection: asyncpg.Connection, desired: plan.DesiredChannel, held: plan.HeldCredential | None
+) -> ProvisionedChannel:
+    """Makes a channel as desired. A credential that is issued must be written to the binding by the caller."""
+    observed = await catalog.observe_channel(connection, desired.name)
+    actions = plan.plan_channel(desired, observed, held)
+    issued = await apply.apply_channel(connection, observed, actions)
+    if actions:
+        observed = await catalog.observe_channel(connection, desired.name)
+    if observed is None:
+        raise LookupError(f"channel {desired.name!r} vanished while it was provisioned")
+    username = issued.username if issued else held.username if held else ""
+    generation = next(login.generation for login in observed.logins if login.role == username)
+    return ProvisionedChannel(
+        generation, issued, await catalog.count_channel(connection, observed.id), tuple(actions)
+    )
+
+
+async def deprovision(
+    connection: asyncpg.Connection, name: str, uid: Uid, policy: str
+) -> plan.DeletionAction | None:
+    """Does what a deleted BusChannel's policy says. Returns what was done; None when the channel is not its own."""
+    observed = await catalog.observe_channel(connection, name)
+    counts = await catalog.count_channel(connection, observed.id) if observed else None
+    action = plan.plan_deletion(policy, uid, observed, counts)
+    await apply.apply_deletion(connection, action)
+    return action

@@ -1,0 +1,107 @@
+"""SQL statements that take no parameters: DDL on roles and schemas. The only place that quotes identifiers."""
+
+from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE
+
+ROLE_SETTINGS = {
+    # pipecat's and our clients qualify every name; an empty path leaves nothing to plant.
+    "search_path": "pg_catalog, pg_temp",
+    # A member that keeps its transaction open after publishing stops its channel for no longer than this.
+    "idle_in_transaction_session_timeout": "'15s'",
+    "statement_timeout": "'30s'",
+}
+
+
+def identifier(name: str) -> str:
+    """A quoted identifier. Raises ValueError for what PostgreSQL cannot hold: NUL, or more than 63 bytes."""
+    if not name or "\0" in name or len(name.encode()) > 63:
+        raise ValueError(f"{name!r} cannot be a PostgreSQL identifier (1 to 63 bytes, no NUL)")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A quoted string literal, for the few statements that accept no parameter."""
+    if "\0" in text:
+        raise ValueError("a PostgreSQL string cannot hold NUL")
+    if "\\" in text:
+        return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"
+
+
+def create_group_role(name: str) -> str:
+    """A role that nobody logs in as."""
+    return f"CREATE ROLE {identifier(name)} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+
+
+def grant_role(role: str, member: str) -> str:
+    """Makes `member` a member of `role`."""
+    return f"GRANT {identifier(role)} TO {identifier(member)}"
+
+
+def grant_role_to_self(role: str) -> str:
+    """Lets an administrator who is no superuser act as `role`."""
+    return f"GRANT {identifier(role)} TO CURRENT_USER"
+
+
+def set_local_role(role: str) -> str:
+    """Acts as `role` to the end of the transaction."""
+    return f"SET LOCAL ROLE {identifier(role)}"
+
+
+def login_attributes(name: str, verifier: str, connection_limit: int) -> str:
+    """Lets a role log in. `verifier` is a SCRAM verifier, never a clear password.
+
+    The attributes that `create_group_role` denied are not repeated: only a superuser may even mention some of them.
+    """
+    return (
+        f"ALTER ROLE {identifier(name)} LOGIN INHERIT"
+        f" CONNECTION LIMIT {connection_limit:d} PASSWORD {literal(verifier)}"
+    )
+
+
+def login_settings(name: str) -> list[str]:
+    """Session defaults of a login."""
+    return [
+        f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in ROLE_SETTINGS.items()
+    ]
+
+
+def drop_role(name: str) -> str:
+    """Drops a role that owns nothing any more."""
+    return f"DROP ROLE IF EXISTS {identifier(name)}"
+
+
+def drop_owned(name: str) -> str:
+    """Drops what a role owns and holds in this database, so that the role can be dropped."""
+    return f"DROP OWNED BY {identifier(name)}"
+
+
+def create_schemas() -> list[str]:
+    """The private schema and the versioned one of the runtime's functions."""
+    owner = identifier(OWNER_ROLE)
+    return [
+        f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {owner}" for name in ("pgmq_bus", "pgmq_bus_v1")
+    ]
+
+
+def grant_pgmq() -> list[str]:
+    """What the owner role needs of PGMQ: to create and drop queues of its own."""
+    owner = identifier(OWNER_ROLE)
+    return [
+        f"GRANT USAGE, CREATE ON SCHEMA pgmq TO {owner}",
+        f"GRANT SELECT, INSERT, DELETE ON pgmq.meta TO {owner}",
+    ]
+
+
+def grant_connect(database: str) -> str:
+    """Lets clients connect where the database does not let everyone."""
+    return f"GRANT CONNECT ON DATABASE {identifier(database)} TO {identifier(CLIENT_ROLE)}"
+
+
+def public_schema_create(*, allow: bool) -> str:
+    """Lets the owner role put functions into `public`, or takes that away again."""
+    owner = identifier(OWNER_ROLE)
+    return (
+        f"GRANT CREATE ON SCHEMA public TO {owner}"
+        if allow
+        else f"REVOKE CREATE ON SCHEMA public FROM {owner}"
+    )

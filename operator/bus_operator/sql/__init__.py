@@ -1,0 +1,61 @@
+"""Loads the SQL of this folder; nowhere else is SQL text kept in Python.
+
+- `schema.sql`: tables and the membership view at the current version.
+- `migrations/NNNN_*.sql`: how an older installation becomes the current one, one step a file.
+- `functions/{core,v1,public}/*.sql`: one function a file, re-created at every installation.
+- `privileges.sql`: who may call them.
+- `queries/*.sql`: the statements of the operator, by name.
+"""
+
+from functools import cache
+from importlib.resources import files
+
+_ROOT = files(__name__)
+
+FUNCTION_FOLDERS = ("core", "v1", "public")
+"""In order: the functions of a later folder call those of an earlier one."""
+
+
+@cache
+def query(name: str) -> str:
+    """The statement in `queries/<name>.sql`."""
+    return _ROOT.joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")
+
+
+@cache
+def schema() -> str:
+    """The table definitions of a fresh installation."""
+    return _ROOT.joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+@cache
+def migrations() -> tuple[tuple[int, str], ...]:
+    """All migrations as (version, SQL), oldest first; version n leads from n-1 to n."""
+    found = [
+        (int(entry.name.split("_", 1)[0]), entry.read_text(encoding="utf-8"))
+        for entry in _ROOT.joinpath("migrations").iterdir()
+        if entry.name.endswith(".sql")
+    ]
+    return tuple(sorted(found))
+
+
+def schema_version() -> int:
+    """The version that `schema.sql` is at."""
+    return migrations()[-1][0]
+
+
+@cache
+def privileges() -> str:
+    """Grants and revokes that belong to the functions."""
+    return _ROOT.joinpath("privileges.sql").read_text(encoding="utf-8")
+
+
+@cache
+def functions() -> tuple[str, ...]:
+    """The definitions of all functions, callees first."""
+    return tuple(
+        entry.read_text(encoding="utf-8")
+        for folder in FUNCTION_FOLDERS
+        for entry in sorted(_ROOT.joinpath("functions", folder).iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    )

@@ -1,0 +1,19 @@
+-- Removes a peer; false when this session has no such peer. Trims first, while the peer's position still counts, so that a
+-- channel that everybody left after reading everything is empty.
+create or replace function pgmq_bus.exit(p_channel text, p_queue text) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    member pgmq_bus.membership;
+begin
+    select * into member from pgmq_bus.membership as m where m.queue = p_queue and m.channel = p_channel;
+    if not found then
+        return false;
+    end if;
+    perform set_config('synchronous_commit', 'off', true);
+    perform pgmq_bus.trim(member.channel_id, true);
+    delete from pgmq_bus.peer where queue = member.queue;
+    return found;
+end
+$$;

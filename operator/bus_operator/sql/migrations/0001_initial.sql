@@ -1,0 +1,92 @@
+-- Version 1: registry, cursors, logins.
+
+create table pgmq_bus.installation (
+    singleton boolean primary key default true check (singleton),
+    schema_version integer not null,
+    functions_fingerprint text,
+    pgmq_version text,
+    installed_at timestamptz not null default now()
+);
+comment on table pgmq_bus.installation is 'One row: the version of this schema and the fingerprint of its functions as installed.';
+
+create table pgmq_bus.channel (
+    id integer generated always as identity primary key,
+    name text collate "C" not null unique check (length(name) between 1 and 200),
+    queue text not null unique,
+    role name not null unique,
+    wake text not null unique,
+    owner_uid text,
+    owner_reference text,
+    durability text not null check (durability in ('Sync', 'Async')),
+    self_delivery boolean not null,
+    max_peers integer not null check (max_peers > 0),
+    max_message_bytes integer not null check (max_message_bytes > 0),
+    max_connections integer not null check (max_connections > 0),
+    peer_timeout interval not null check (peer_timeout > interval '0'),
+    created_at timestamptz not null default now()
+);
+comment on table pgmq_bus.channel is 'One row per channel. A publisher holds its row lock to the end of its transaction: that is the total order.';
+comment on column pgmq_bus.channel.queue is 'The PGMQ queue that is this channel''s log: pgmq.q_<queue>.';
+comment on column pgmq_bus.channel.role is 'NOLOGIN role whose members may use the channel.';
+comment on column pgmq_bus.channel.wake is 'Unguessable LISTEN name: NOTIFY has no access control.';
+comment on column pgmq_bus.channel.owner_uid is 'UID of the BusChannel that manages this row; null when it was retained after its deletion.';
+
+create table pgmq_bus.channel_state (
+    channel_id integer primary key references pgmq_bus.channel on delete cascade,
+    trimmed bigint not null default 0,
+    trim_after timestamptz not null default '-infinity'
+) with (fillfactor = 50);
+comment on table pgmq_bus.channel_state is 'What trimming writes, apart from the row that publishers lock.';
+comment on column pgmq_bus.channel_state.trimmed is 'Messages up to this id are gone from the log.';
+
+create table pgmq_bus.login (
+    role name primary key,
+    channel_id integer not null references pgmq_bus.channel on delete cascade,
+    generation integer not null,
+    verifier text not null,
+    created_at timestamptz not null default now(),
+    unique (channel_id, generation)
+);
+comment on column pgmq_bus.login.verifier is 'The SCRAM verifier that was set, to tell whether a Secret still holds the right password.';
+
+create table pgmq_bus.peer (
+    queue text collate "C" primary key,
+    channel_id integer not null references pgmq_bus.channel on delete cascade,
+    login name not null,
+    acknowledged bigint not null,
+    delivered bigint not null,
+    position bigint not null,
+    visible_at timestamptz not null default '-infinity',
+    last_seen timestamptz not null default clock_timestamp(),
+    application text,
+    host text,
+    runtime text,
+    joined_at timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 200);
+create index peer_channel_id_idx on pgmq_bus.peer (channel_id);
+comment on table pgmq_bus.peer is 'One row per peer: its cursor over the channel''s log.';
+comment on column pgmq_bus.peer.queue is 'The opaque queue name that join handed out.';
+comment on column pgmq_bus.peer.acknowledged is 'Everything up to this id is done.';
+comment on column pgmq_bus.peer.delivered is 'The highest id ever handed out.';
+comment on column pgmq_bus.peer.position is 'The next implicit read starts after this id; a redelivery sets it back to acknowledged.';
+comment on column pgmq_bus.peer.visible_at is 'From then on, what is delivered and not acknowledged is delivered again.';
+
+create view pgmq_bus.membership as
+select
+    p.queue,
+    c.name as channel,
+    c.id as channel_id,
+    c.queue as log,
+    c.wake,
+    c.durability,
+    c.self_delivery,
+    c.max_message_bytes,
+    c.peer_timeout,
+    p.acknowledged,
+    p.delivered,
+    p.position,
+    p.visible_at,
+    p.last_seen
+from pgmq_bus.peer as p
+join pgmq_bus.channel as c on c.id = p.channel_id
+where pg_catalog.pg_has_role(session_user, pg_catalog.to_regrole(c.role::text), 'MEMBER');

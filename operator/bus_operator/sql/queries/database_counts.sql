@@ -1,0 +1,1 @@
+select count(*)::integer as channels from pgmq_bus.channel

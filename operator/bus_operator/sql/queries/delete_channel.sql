@@ -1,0 +1,1 @@
+delete from pgmq_bus.channel where id = $1

@@ -1,0 +1,1 @@
+delete from pgmq_bus.login where role = $1

@@ -1,0 +1,20 @@
+-- Changes with any change of our functions: text, owner, privileges, search_path, a missing or an extra one.
+select md5(coalesce(string_agg(concat_ws('|', f.identity, f.definition, f.owner, f.privileges), E'\n' order by f.identity), ''))
+from (
+    select
+        p.oid::regprocedure::text as identity,
+        pg_get_functiondef(p.oid) as definition,
+        p.proowner::regrole::text as owner,
+        p.proacl::text as privileges
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname in ('pgmq_bus', 'pgmq_bus_v1')
+        or (
+            n.nspname = 'public'
+            and p.proname in ('bus_join', 'bus_publish', 'bus_subscribe', 'bus_archive', 'bus_leave')
+        )
+    union all
+    select n.nspname, '', n.nspowner::regrole::text, n.nspacl::text
+    from pg_namespace as n
+    where n.nspname in ('pgmq_bus', 'pgmq_bus_v1')
+) as f

@@ -1,0 +1,11 @@
+with inserted as (
+    insert into pgmq_bus.channel (
+        name, queue, role, wake, owner_uid, owner_reference, durability, self_delivery,
+        max_peers, max_message_bytes, max_connections, peer_timeout
+    )
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    returning id
+)
+insert into pgmq_bus.channel_state (channel_id)
+select id from inserted
+returning channel_id

@@ -1,0 +1,1 @@
+select from pgmq_bus.installation for update

@@ -1,0 +1,12 @@
+select
+    l.role::text as role, l.generation, l.verifier,
+    r.oid is not null as role_exists,
+    coalesce(r.rolcanlogin and not (r.rolsuper or r.rolcreatedb or r.rolcreaterole or r.rolreplication or r.rolbypassrls), false)
+        as attributes_right,
+    r.rolconnlimit as connection_limit,
+    coalesce(pg_has_role(r.oid, to_regrole(c.role::text)::oid, 'USAGE'), false) as is_member
+from pgmq_bus.login as l
+join pgmq_bus.channel as c on c.id = l.channel_id
+left join pg_roles as r on r.rolname = l.role
+where l.channel_id = $1
+order by l.generation
