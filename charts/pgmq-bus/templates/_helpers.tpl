@@ -1,0 +1,57 @@
+{{- define "pgmq-bus.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/*
+The name of nearly all objects, and the stem of the others. 40 characters leave room for the longest suffix in the 63 of a
+Service's name.
+*/}}
+{{- define "pgmq-bus.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "pgmq-bus.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "pgmq-bus.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "pgmq-bus.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "pgmq-bus.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "pgmq-bus.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* Names shared by several templates. */}}
+{{- define "pgmq-bus.secretsRole" -}}
+{{ include "pgmq-bus.fullname" . }}-secrets
+{{- end }}
+
+{{- define "pgmq-bus.webhookService" -}}
+{{ include "pgmq-bus.fullname" . }}-webhook
+{{- end }}
+
+{{- define "pgmq-bus.webhookTLSSecret" -}}
+{{ include "pgmq-bus.fullname" . }}-webhook-tls
+{{- end }}
+
+{{- define "pgmq-bus.devPostgres" -}}
+{{ include "pgmq-bus.fullname" . }}-dev-postgres
+{{- end }}
+
+{{/* What Pod Security's restricted profile asks of every container. */}}
+{{- define "pgmq-bus.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}

@@ -1,0 +1,404 @@
+"""What the chart renders to: the operator, its webhook, its rights, the development PostgreSQL."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Manifest = dict[str, Any]
+Render = Callable[..., Any]
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "dev-postgres": {"devPostgres": {"enabled": True}},
+    "cert-manager": {"webhook": {"certManager": {"enabled": True}}},
+    "all": {
+        "devPostgres": {"enabled": True},
+        "webhook": {"certManager": {"enabled": True}},
+        "secretNamespaces": ["default", "shop"],
+        "imagePullSecrets": [{"name": "registry"}],
+        "serviceAccount": {"annotations": {"example.org/role": "bus"}},
+        "podAnnotations": {"example.org/a": "b"},
+        "podLabels": {"team": "bus"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+        "log": {"level": "debug", "format": "json"},
+        "resyncSeconds": 5,
+    },
+}
+every_variant = pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
+
+
+def kinds(manifests: list[Manifest]) -> set[tuple[str, str]]:
+    return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+
+
+def pod_specs(manifests: Any) -> list[Manifest]:
+    return [m["spec"]["template"]["spec"] for m in manifests.of("Deployment") + manifests.of("StatefulSet")]
+
+
+def operator_pod(manifests: Any) -> Manifest:
+    spec: Manifest = manifests.one("Deployment", "bus-pgmq-bus")["spec"]["template"]["spec"]
+    return spec
+
+
+def environment(manifests: Any) -> dict[str, Any]:
+    (container,) = operator_pod(manifests)["containers"]
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+
+def test_objects(render: Render) -> None:
+    default = {
+        ("ServiceAccount", "bus-pgmq-bus"),
+        ("ClusterRole", "bus-pgmq-bus"),
+        ("ClusterRole", "bus-pgmq-bus-edit"),
+        ("ClusterRole", "bus-pgmq-bus-secrets"),
+        ("ClusterRole", "bus-pgmq-bus-view"),
+        ("ClusterRoleBinding", "bus-pgmq-bus"),
+        ("Role", "bus-pgmq-bus-webhook-tls"),
+        ("RoleBinding", "bus-pgmq-bus-secrets"),
+        ("RoleBinding", "bus-pgmq-bus-webhook-tls"),
+        ("Service", "bus-pgmq-bus-webhook"),
+        ("Deployment", "bus-pgmq-bus"),
+        ("MutatingWebhookConfiguration", "bus-pgmq-bus"),
+    }
+    assert kinds(render()) == default
+    assert kinds(render(VARIANTS["dev-postgres"])) - default == {
+        ("Secret", "bus-pgmq-bus-dev-postgres"),
+        ("Service", "bus-pgmq-bus-dev-postgres"),
+        ("StatefulSet", "bus-pgmq-bus-dev-postgres"),
+    }
+    with_cert_manager = kinds(render(VARIANTS["cert-manager"]))
+    assert with_cert_manager - default == {
+        ("Issuer", "bus-pgmq-bus-webhook-tls"),
+        ("Certificate", "bus-pgmq-bus-webhook-tls"),
+    }
+    assert default - with_cert_manager == {
+        ("Role", "bus-pgmq-bus-webhook-tls"),
+        ("RoleBinding", "bus-pgmq-bus-webhook-tls"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("release", "values", "name"),
+    [
+        ("bus", {}, "bus-pgmq-bus"),
+        ("pgmq-bus", {}, "pgmq-bus"),
+        ("bus", {"nameOverride": "messages"}, "bus-messages"),
+        ("bus", {"fullnameOverride": "messages"}, "messages"),
+        ("r" * 53, {}, "r" * 40),
+    ],
+)
+def test_names(render: Render, release: str, values: dict[str, Any], name: str) -> None:
+    manifests = render({**values, "devPostgres": {"enabled": True}}, release=release)
+    assert [m["metadata"]["name"] for m in manifests.of("Deployment")] == [name]
+    for manifest in manifests:
+        assert manifest["metadata"]["name"].startswith(name)
+        assert len(manifest["metadata"]["name"]) <= 63
+
+
+@every_variant
+def test_common_labels(render: Render, values: dict[str, Any]) -> None:
+    for manifest in render(values):
+        labels = manifest["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "pgmq-bus"
+        assert labels["app.kubernetes.io/instance"] == "bus"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+
+
+@every_variant
+def test_selectors_find_their_pods_and_no_others(render: Render, values: dict[str, Any]) -> None:
+    manifests = render(values)
+    workloads = manifests.of("Deployment") + manifests.of("StatefulSet")
+    pods = {m["metadata"]["name"]: m["spec"]["template"]["metadata"]["labels"] for m in workloads}
+    selectors = {m["metadata"]["name"]: m["spec"]["selector"]["matchLabels"] for m in workloads}
+    selectors |= {
+        m["metadata"]["name"].removesuffix("-webhook"): m["spec"]["selector"] for m in manifests.of("Service")
+    }
+    assert selectors.keys() == pods.keys()
+    for (name, selector), (pod, labels) in itertools.product(selectors.items(), pods.items()):
+        assert (selector.items() <= labels.items()) == (name == pod)
+
+
+def test_operator_environment(render: Render) -> None:
+    expected = {
+        "BUS_OPERATOR_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        "BUS_SERVICE_ACCOUNT": "bus-pgmq-bus",
+        "BUS_WEBHOOK_SERVICE": "bus-pgmq-bus-webhook",
+        "BUS_WEBHOOK_CONFIGURATION": "bus-pgmq-bus",
+        "BUS_WEBHOOK_TLS_SECRET": "bus-pgmq-bus-webhook-tls",
+        "BUS_WEBHOOK_PORT": "9443",
+        "BUS_HEALTH_PORT": "8080",
+        "BUS_LOG_LEVEL": "info",
+        "BUS_LOG_FORMAT": "text",
+        "BUS_RESYNC_SECONDS": "60",
+    }
+    assert environment(render()) == expected
+    changed = {
+        "BUS_WEBHOOK_CERT_DIR": "/etc/pgmq-bus/webhook-tls",
+        "BUS_LOG_LEVEL": "debug",
+        "BUS_LOG_FORMAT": "json",
+        "BUS_RESYNC_SECONDS": "5",
+    }
+    assert environment(render(VARIANTS["all"])) == expected | changed
+
+
+@every_variant
+def test_names_in_the_environment_exist(render: Render, values: dict[str, Any]) -> None:
+    manifests = render(values)
+    env = environment(manifests)
+    service = manifests.one("Service", env["BUS_WEBHOOK_SERVICE"])
+    webhook = manifests.one("MutatingWebhookConfiguration", env["BUS_WEBHOOK_CONFIGURATION"])
+    assert manifests.one("ServiceAccount", env["BUS_SERVICE_ACCOUNT"])
+    assert manifests.one("ClusterRole", env["BUS_SERVICE_ACCOUNT"] + "-secrets")
+    assert webhook["webhooks"][0]["clientConfig"]["service"]["name"] == service["metadata"]["name"]
+    ports = {
+        port["name"]: port["containerPort"] for port in operator_pod(manifests)["containers"][0]["ports"]
+    }
+    assert ports == {"webhook": int(env["BUS_WEBHOOK_PORT"]), "health": int(env["BUS_HEALTH_PORT"])}
+    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": "webhook"}]
+
+
+def test_operator_pod(render: Render) -> None:
+    manifests = render()
+    spec = operator_pod(manifests)
+    (container,) = spec["containers"]
+    version = manifests.one("Deployment", "bus-pgmq-bus")["metadata"]["labels"]["app.kubernetes.io/version"]
+    assert container["image"] == f"pgmq-bus:{version}"
+    assert container["command"] == ["bus-operator"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert "memory" in container["resources"]["limits"]
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["serviceAccountName"] == "bus-pgmq-bus"
+    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+
+
+def test_operator_pod_options(render: Render) -> None:
+    values = VARIANTS["all"] | {"image": {"repository": "example.org/bus", "tag": "2.0"}}
+    manifests = render(values)
+    spec = operator_pod(manifests)
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"):
+        assert spec[name] == values[name]
+    metadata = manifests.one("Deployment", "bus-pgmq-bus")["spec"]["template"]["metadata"]
+    assert metadata["annotations"] == values["podAnnotations"]
+    assert metadata["labels"]["team"] == "bus"
+    assert spec["containers"][0]["image"] == "example.org/bus:2.0"
+    account = manifests.one("ServiceAccount", "bus-pgmq-bus")
+    assert account["metadata"]["annotations"] == {"example.org/role": "bus"}
+
+
+@every_variant
+def test_pods_satisfy_the_restricted_profile(render: Render, values: dict[str, Any]) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root."""
+    for spec in pod_specs(render(values)):
+        pod = spec["securityContext"]
+        assert pod["runAsNonRoot"] is True
+        assert pod["runAsUser"] > 0
+        assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert all({"emptyDir", "secret"} & volume.keys() for volume in spec["volumes"])
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_webhook(render: Render) -> None:
+    configuration = render().one("MutatingWebhookConfiguration", "bus-pgmq-bus")
+    assert "annotations" not in configuration["metadata"]
+    assert configuration["webhooks"] == [
+        {
+            "name": "inject.pgmqbus.dev",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {
+                "service": {
+                    "name": "bus-pgmq-bus-webhook",
+                    "namespace": "bus-system",
+                    "path": "/mutate-pods",
+                    "port": 443,
+                }
+            },
+            "rules": [
+                {
+                    "apiGroups": [""],
+                    "apiVersions": ["v1"],
+                    "resources": ["pods"],
+                    "operations": ["CREATE"],
+                    "scope": "Namespaced",
+                }
+            ],
+            "objectSelector": {"matchLabels": {"pgmqbus.dev/inject": "true"}},
+            "namespaceSelector": {
+                "matchExpressions": [
+                    {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]}
+                ]
+            },
+            "failurePolicy": "Ignore",
+            "matchPolicy": "Equivalent",
+            "reinvocationPolicy": "IfNeeded",
+            "sideEffects": "None",
+            "timeoutSeconds": 5,
+        }
+    ]
+
+
+def test_cert_manager(render: Render) -> None:
+    manifests = render(VARIANTS["cert-manager"])
+    certificate = manifests.one("Certificate", "bus-pgmq-bus-webhook-tls")["spec"]
+    assert certificate["dnsNames"][0] == "bus-pgmq-bus-webhook.bus-system.svc"
+    assert manifests.one("Issuer", certificate["issuerRef"]["name"])["spec"] == {"selfSigned": {}}
+    configuration = manifests.one("MutatingWebhookConfiguration", "bus-pgmq-bus")
+    assert configuration["metadata"]["annotations"] == {
+        "cert-manager.io/inject-ca-from": "bus-system/bus-pgmq-bus-webhook-tls"
+    }
+    spec = operator_pod(manifests)
+    (mount,) = (m for m in spec["containers"][0]["volumeMounts"] if m["name"] == "webhook-tls")
+    assert mount["mountPath"] == environment(manifests)["BUS_WEBHOOK_CERT_DIR"]
+    (volume,) = (v for v in spec["volumes"] if v["name"] == "webhook-tls")
+    assert volume["secret"] == {"secretName": certificate["secretName"]}
+
+
+def rules(manifests: Any, kind: str, name: str) -> list[tuple[str, str, str, str]]:
+    """(API group, resource, resource name or *, verb), one for each right of a role."""
+    return [
+        (group, resource, name, verb)
+        for rule in manifests.one(kind, name)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ["*"])
+        for verb in rule["verbs"]
+    ]
+
+
+def test_cluster_wide_rights(render: Render) -> None:
+    bus = [
+        ("pgmqbus.dev", r, "*", v)
+        for r in ("busdatabases", "buschannels")
+        for v in ("get", "list", "watch", "patch")
+    ]
+    assert set(rules(render(), "ClusterRole", "bus-pgmq-bus")) == {
+        *bus,
+        ("pgmqbus.dev", "busdatabases/status", "*", "patch"),
+        ("pgmqbus.dev", "buschannels/status", "*", "patch"),
+        ("pgmqbus.dev", "buschannels/finalizers", "*", "update"),
+        ("", "namespaces", "*", "get"),
+        ("", "namespaces", "*", "list"),
+        ("", "namespaces", "*", "watch"),
+        ("", "events", "*", "create"),
+        ("", "events", "*", "patch"),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "get"),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "patch"),
+    }
+
+
+@every_variant
+def test_no_right_to_secrets_holds_cluster_wide(render: Render, values: dict[str, Any]) -> None:
+    manifests = render(values)
+    with_secrets = {
+        role["metadata"]["name"]
+        for role in manifests.of("ClusterRole")
+        if any(resource in {"secrets", "*"} for rule in role["rules"] for resource in rule["resources"])
+    }
+    bound = {binding["roleRef"]["name"] for binding in manifests.of("ClusterRoleBinding")}
+    aggregated = {
+        role["metadata"]["name"]
+        for role in manifests.of("ClusterRole")
+        if any(label.startswith("rbac.authorization") for label in role["metadata"]["labels"])
+    }
+    assert with_secrets == {"bus-pgmq-bus-secrets"}
+    assert bound == {"bus-pgmq-bus"}
+    assert not with_secrets & (bound | aggregated)
+
+
+@pytest.mark.parametrize(
+    ("listed", "release_namespace", "bound"),
+    [
+        (["default"], "bus-system", {"default", "bus-system"}),
+        (["default", "shop"], "bus-system", {"default", "shop", "bus-system"}),
+        ([], "bus-system", {"bus-system"}),
+        (["default"], "default", {"default"}),
+    ],
+)
+def test_secrets_are_granted_namespace_by_namespace(
+    render: Render, listed: list[str], release_namespace: str, bound: set[str]
+) -> None:
+    manifests = render({"secretNamespaces": listed}, namespace=release_namespace)
+    bindings = [b for b in manifests.of("RoleBinding") if b["roleRef"]["name"] == "bus-pgmq-bus-secrets"]
+    assert sorted(binding["metadata"]["namespace"] for binding in bindings) == sorted(bound)
+    for binding in bindings:
+        assert binding["roleRef"]["kind"] == "ClusterRole"
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": "bus-pgmq-bus", "namespace": release_namespace}
+        ]
+
+
+def test_webhook_certificate_rights(render: Render) -> None:
+    tls = "bus-pgmq-bus-webhook-tls"
+    assert set(rules(render(), "Role", tls)) == {
+        ("", "secrets", tls, "get"),
+        ("", "secrets", tls, "patch"),
+        ("", "secrets", tls, "update"),
+        ("", "secrets", "*", "create"),
+    }
+
+
+def test_users_rights(render: Render) -> None:
+    manifests = render()
+    aggregation = {
+        role["metadata"]["name"]: {
+            label.removeprefix("rbac.authorization.k8s.io/aggregate-to-")
+            for label in role["metadata"]["labels"]
+            if label.startswith("rbac.authorization.k8s.io/")
+        }
+        for role in manifests.of("ClusterRole")
+    }
+    assert aggregation["bus-pgmq-bus-view"] == {"view", "edit", "admin"}
+    assert aggregation["bus-pgmq-bus-edit"] == {"edit", "admin"}
+    assert {verb for *_, verb in rules(manifests, "ClusterRole", "bus-pgmq-bus-view")} == {
+        "get",
+        "list",
+        "watch",
+    }
+    assert {resource for _, resource, *_ in rules(manifests, "ClusterRole", "bus-pgmq-bus-edit")} == {
+        "buschannels"
+    }
+
+
+def test_dev_postgres(render: Render) -> None:
+    manifests = render({"devPostgres": {"enabled": True, "image": "example.org/pg:18", "runAsUser": 70}})
+    name = "bus-pgmq-bus-dev-postgres"
+    secret = manifests.one("Secret", name)["stringData"]
+    password = secret["password"]
+    assert len(password) == 32
+    assert secret["uri"] == f"postgresql://postgres:{password}@{name}.bus-system.svc:5432/bus?sslmode=disable"
+    pod = manifests.one("StatefulSet", name)["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == "example.org/pg:18"
+    assert {entry["name"]: entry.get("value") for entry in container["env"]} == {
+        "POSTGRES_USER": "postgres",
+        "POSTGRES_PASSWORD": None,
+        "POSTGRES_DB": "bus",
+        "PGDATA": "/pgdata/data",
+    }
+    assert container["env"][1]["valueFrom"] == {"secretKeyRef": {"name": name, "key": "password"}}
+    assert container["readinessProbe"]["exec"]["command"][0] == "pg_isready"
+    assert pod["spec"]["securityContext"]["runAsUser"] == pod["spec"]["securityContext"]["fsGroup"] == 70
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert password not in str(pod)
+
+
+def test_dev_postgres_pod_survives_an_upgrade_of_the_chart(render: Render) -> None:
+    """A changed pod template would replace the pod, and the data with it."""
+    manifests = render(VARIANTS["dev-postgres"])
+    pod = manifests.one("StatefulSet", "bus-pgmq-bus-dev-postgres")["spec"]["template"]
+    assert "app.kubernetes.io/version" not in pod["metadata"]["labels"]
+    assert "helm.sh/chart" not in pod["metadata"]["labels"]
+    assert "annotations" not in pod["metadata"]

@@ -1,0 +1,74 @@
+"""What values the chart takes, and what it says to the others."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(chart))
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"replicas": 2}, "(root): Additional property replicas is not allowed"),
+        ({"image": {"name": "x"}}, "image: Additional property name is not allowed"),
+        ({"image": {"repository": ""}}, "image.repository: String length must be greater than or equal to 1"),
+        ({"image": {"repository": "a b"}}, "image.repository: Does not match pattern"),
+        ({"image": {"tag": "1:2"}}, "image.tag: Does not match pattern"),
+        (
+            {"image": {"pullPolicy": "Sometimes"}},
+            "image.pullPolicy: image.pullPolicy must be one of the following",
+        ),
+        (
+            {"imagePullSecrets": ["registry"]},
+            "imagePullSecrets.0: Invalid type. Expected: object, given: string",
+        ),
+        ({"imagePullSecrets": [{}]}, "imagePullSecrets.0: name is required"),
+        ({"log": {"level": "verbose"}}, "log.level: log.level must be one of the following"),
+        ({"log": {"format": "xml"}}, "log.format: log.format must be one of the following"),
+        ({"resyncSeconds": 0}, "resyncSeconds: Must be greater than or equal to 5"),
+        ({"resyncSeconds": "60s"}, "resyncSeconds: Invalid type. Expected: integer, given: string"),
+        ({"secretNamespaces": "default"}, "secretNamespaces: Invalid type. Expected: array, given: string"),
+        ({"secretNamespaces": ["*"]}, "secretNamespaces.0: Does not match pattern"),
+        ({"secretNamespaces": ["a", "a"]}, "secretNamespaces: array items[0,1] must be unique"),
+        ({"serviceAccount": {"name": "x"}}, "serviceAccount: Additional property name is not allowed"),
+        ({"webhook": {"failurePolicy": "Fail"}}, "webhook: Additional property failurePolicy is not allowed"),
+        (
+            {"webhook": {"certManager": {"enabled": "yes"}}},
+            "webhook.certManager.enabled: Invalid type. Expected: boolean, given: string",
+        ),
+        ({"resources": {"cpu": "1"}}, "resources: Additional property cpu is not allowed"),
+        ({"podLabels": {"a": 1}}, "podLabels.a: Invalid type. Expected: string, given: integer"),
+        ({"tolerations": {}}, "tolerations: Invalid type. Expected: array, given: object"),
+        ({"fullnameOverride": "x" * 41}, "fullnameOverride: String length must be less than or equal to 40"),
+        ({"devPostgres": {"persistence": {}}}, "devPostgres: Additional property persistence is not allowed"),
+        ({"devPostgres": {"runAsUser": 0}}, "devPostgres.runAsUser: Must be greater than or equal to 1"),
+        (
+            {"devPostgres": {"image": ""}},
+            "devPostgres.image: String length must be greater than or equal to 1",
+        ),
+    ],
+)
+def test_bad_values_are_refused(refusal: Callable[..., str], values: dict[str, Any], error: str) -> None:
+    assert f"- {error}" in refusal(values)
+
+
+def test_schema_names_the_values_there_are(chart: Path) -> None:
+    """Else a value could be set that values.yaml does not explain, or be explained and refused."""
+    schema = json.loads((chart / "values.schema.json").read_text())
+    for path in ((), ("image",), ("log",), ("serviceAccount",), ("webhook", "certManager"), ("devPostgres",)):
+        values, definition = yaml.safe_load((chart / "values.yaml").read_text()), schema
+        for key in path:
+            values, definition = values[key], definition["properties"][key]
+        assert definition["properties"].keys() - {"global"} == values.keys()
+        assert definition["additionalProperties"] is False
+
+
+def test_defaults_can_be_used_below_another_chart(render: Callable[..., Any]) -> None:
+    assert render({"global": {"imageRegistry": "example.org"}}) == render()
