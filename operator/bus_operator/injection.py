@@ -2,13 +2,13 @@
 
 Every container and init container gets each binding's Secret mounted read-only at `<root>/<BusChannel name>`,
 where root is the container's own SERVICE_BINDING_ROOT or `/bindings`
-(https://servicebinding.io/spec/core/1.1.0/#workload-projection). The whole Secret is mounted, without `subPath`,
-so that a rotated credential reaches running pods.
+(https://servicebinding.io/spec/core/1.1.0/#workload-projection). The whole Secret is mounted, without
+`subPath`, so that a rotated credential reaches running pods.
 
-A patch must never make a pod invalid or keep it from starting: what a container already has at the path stays,
-and a container that cannot get a mount that its program would find is left alone, with an admission warning.
-Patching a patched pod yields an empty patch, since the API server may call a webhook again after others have
-changed the pod.
+A patch must never make a pod invalid or keep it from starting: what a container already has at the path
+stays, and a container that cannot get a mount that its program would find is left alone, with an admission
+warning. Patching a patched pod yields an empty patch, since the API server may call a webhook again after
+others have changed the pod.
 """
 
 import hashlib
@@ -102,8 +102,8 @@ def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
     """The patch that gives `pod` its bindings. `bindings` are in the order asked for, one per channel.
 
     SERVICE_BINDING_ROOT is set where a container lacks it. Where a container has it, the mounts go under its
-    value; a value that cannot be known at admission (`valueFrom`, `$(OTHER)`) or is no absolute path excludes the
-    container, since its program would look elsewhere than anything mounted here.
+    value; a value that cannot be known at admission (`valueFrom`, `$(OTHER)`) or is no absolute path excludes
+    the container, since its program would look elsewhere than anything mounted here.
 
     Raises MalformedPodError when `pod` does not have the shape of a pod.
     """
@@ -139,7 +139,7 @@ def volume_name(channel_name: str) -> str:
 
 def shown(names: Sequence[str], most: int = 3) -> str:
     """Names for a warning, quoted and shortened: the API server cuts long warnings."""
-    text = ", ".join(repr(name if len(name) <= 40 else f"{name[:39]}…") for name in names[:most])
+    text = ", ".join(repr(name if len(name) <= 32 else f"{name[:31]}…") for name in names[:most])
     return text if len(names) <= most else f"{text} and {len(names) - most} more"
 
 
