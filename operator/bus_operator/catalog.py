@@ -73,7 +73,7 @@ class ObservedChannel:
 
 @dataclass(frozen=True)
 class ChannelCounts:
-    """How a channel is used: live peers, messages that the slowest of them has not acknowledged, messages in the log."""
+    """How a channel is used: live peers, messages the slowest of them has not acknowledged, messages in the log."""
 
     peers: int
     backlog: int

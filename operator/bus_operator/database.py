@@ -87,9 +87,7 @@ class AdminConnection:
                     f"the connection URI names no {name.split(' ', 1)[1]}: write postgresql://user:password@host:5432/dbname"
                 )
         return cls(
-            endpoint=Endpoint(
-                host=host, port=port, database=database, ssl_mode=query.get("sslmode", "prefer")
-            ),
+            endpoint=Endpoint(host=host, port=port, database=database, ssl_mode=query.get("sslmode", "prefer")),
             username=username,
             password=unquote(parts.password) if parts.password else query.get("password"),
         )
@@ -102,7 +100,8 @@ class AdminConnection:
         missing = [name for name in ("host", "dbname", "username", "password") if name not in data]
         if missing:
             raise SecretError(
-                f"it has neither the key {key!r} with a connection URI nor the basic-auth keys; missing: {', '.join(missing)}"
+                f"it has neither the key {key!r} with a connection URI nor the basic-auth keys;"
+                f" missing: {', '.join(missing)}"
             )
         try:
             port = int(data.get("port", "5432"))
@@ -168,33 +167,26 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
             raise translated from error
 
     def _translated(self, error: BaseException) -> BusError | None:
+        where = self._database
         match error:
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return AuthenticationFailedError(
-                    f"{self._database} refuses the administrator's credential: {error}. Check the connection Secret."
-                )
-            case asyncpg.InvalidCatalogNameError():
-                return ConnectionFailedError(
-                    f"{self._database}: {error}. Create the database or name another one."
+                    f"{where} refuses the administrator's credential: {error}. Check the connection Secret."
                 )
             case asyncpg.InsufficientPrivilegeError():
                 return InsufficientPrivilegeError(
-                    f"{self._database}: the administrator's credential lacks a right: {error}."
+                    f"{where}: the administrator's credential lacks a right: {error}."
                     " It needs CREATEROLE and must own the database."
                 )
             case (
                 asyncpg.PostgresConnectionError()
+                | asyncpg.InvalidCatalogNameError()
                 | asyncpg.TooManyConnectionsError()
                 | asyncpg.CannotConnectNowError()
             ):
-                return ConnectionFailedError(f"{self._database}: {error}")
+                return ConnectionFailedError(f"{where}: {error}")
             case asyncpg.PostgresError():
-                return TransientError(
-                    f"{self._database}: {error} (SQLSTATE {error.sqlstate})", reason="DatabaseError"
-                )
-            case TimeoutError():
-                return ConnectionFailedError(f"{self._database} does not answer")
-            case OSError() | asyncpg.InterfaceError():
-                return ConnectionFailedError(f"{self._database} cannot be reached: {error}")
-            case _:
-                return None
+                return TransientError(f"{where}: {error} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
+            case OSError() | asyncpg.InterfaceError():  # TimeoutError is an OSError and has no text of its own
+                return ConnectionFailedError(f"{where} cannot be reached: {error or 'it does not answer'}")
+        return None

@@ -80,9 +80,7 @@ def requested_channels(pod: Mapping[str, Any]) -> Request:
     if not asked:
         example = f'{CHANNELS_ANNOTATION}: "orders,audit"'
         return Request(
-            warnings=(
-                f"label {LABEL} is set but no BusChannel is named: add an annotation such as {example}",
-            )
+            warnings=(f"label {LABEL} is set but no BusChannel is named: add an annotation such as {example}",)
         )
     good = [name for name in asked if _is_bus_channel_name(name)]
     warnings = []
@@ -92,9 +90,7 @@ def requested_channels(pod: Mapping[str, Any]) -> Request:
             f" {_MAX_LABEL} lower case letters, digits, '-' and '.'"
         )
     if len(good) > MAX_CHANNELS:
-        warnings.append(
-            f"annotation {CHANNELS_ANNOTATION}: only the first {MAX_CHANNELS} of {len(good)} are injected"
-        )
+        warnings.append(f"annotation {CHANNELS_ANNOTATION}: only the first {MAX_CHANNELS} of {len(good)} are injected")
     return Request(tuple(good[:MAX_CHANNELS]), tuple(warnings))
 
 

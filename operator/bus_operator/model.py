@@ -23,9 +23,7 @@ def parse_duration(text: str) -> timedelta:
     """A duration such as `90s`, `10m` or `1h30m`. Raises ValueError saying how to write one."""
     match = _DURATION.fullmatch(text)
     if not text or match is None:
-        raise ValueError(
-            f"{text!r} is not a duration: write hours, minutes and seconds, such as 90s, 10m or 1h30m"
-        )
+        raise ValueError(f"{text!r} is not a duration: write hours, minutes and seconds, such as 90s, 10m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
 

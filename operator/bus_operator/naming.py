@@ -26,9 +26,7 @@ class ChannelNames:
 def new_channel_names() -> ChannelNames:
     """Fresh names: 48 random bits for what is merely opaque, 128 for the wake-up name, which is a capability."""
     token = secrets.token_hex(6)
-    return ChannelNames(
-        queue=f"bus_{token}", role=f"bus_channel_{token}", wake=f"bus_{secrets.token_hex(16)}"
-    )
+    return ChannelNames(queue=f"bus_{token}", role=f"bus_channel_{token}", wake=f"bus_{secrets.token_hex(16)}")
 
 
 def login_name(channel_role: str, generation: int) -> str:

@@ -60,19 +60,11 @@ class InstallFunctions:
 
 
 InstallAction = (
-    CreateGroupRole
-    | GrantOwnerToSelf
-    | InstallPgmq
-    | GrantConnect
-    | InstallSchema
-    | MigrateSchema
-    | InstallFunctions
+    CreateGroupRole | GrantOwnerToSelf | InstallPgmq | GrantConnect | InstallSchema | MigrateSchema | InstallFunctions
 )
 
 
-def plan_installation(
-    observed: ObservedDatabase, schema_version: int, functions_digest: str
-) -> list[InstallAction]:
+def plan_installation(observed: ObservedDatabase, schema_version: int, functions_digest: str) -> list[InstallAction]:
     """The steps that make the schema current; none when it is.
 
     Args:
@@ -84,13 +76,11 @@ def plan_installation(
         SpecError: When the server cannot be used as it is; the message says what to change.
     """
     if observed.server_version_num < MINIMUM_SERVER:
-        raise SpecError(
-            f"PostgreSQL {observed.server_version} is too old: use 15 or newer", reason="UnsupportedServer"
-        )
+        raise SpecError(f"PostgreSQL {observed.server_version} is too old: use 15 or newer", reason="UnsupportedServer")
     if observed.public_is_writable:
         raise SpecError(
-            "every role may create objects in schema public or pgmq, where they could stand in for the bus functions: run"
-            " REVOKE CREATE ON SCHEMA public FROM PUBLIC (and the same for pgmq)",
+            "every role may create objects in schema public or pgmq, where they could stand in for the bus functions:"
+            " run REVOKE CREATE ON SCHEMA public FROM PUBLIC (and the same for pgmq)",
             reason="PublicSchemaWritable",
         )
     if observed.schema_version is not None and observed.schema_version > schema_version:
@@ -182,10 +172,9 @@ class CreateChannel:
 
 @dataclass(frozen=True)
 class UpdateChannel:
-    """Write the registry row: changed settings, or the adoption of a retained channel."""
+    """Write the registry row: changed settings, or a new owner."""
 
     desired: DesiredChannel
-    adopts: bool
 
 
 @dataclass(frozen=True)
@@ -227,22 +216,36 @@ class DropLogin:
     role: str
 
 
-ChannelAction = (
-    CreateChannel | UpdateChannel | RepairRole | RecreateLog | IssueCredential | UpdateLogin | DropLogin
-)
+ChannelAction = CreateChannel | UpdateChannel | RepairRole | RecreateLog | IssueCredential | UpdateLogin | DropLogin
 
 
 def plan_channel(
-    desired: DesiredChannel, observed: ObservedChannel | None, held: HeldCredential | None
+    desired: DesiredChannel,
+    observed: ObservedChannel | None,
+    held: HeldCredential | None,
+    yielding: frozenset[Uid] = frozenset(),
+    *,
+    binding_wanted: bool = True,
 ) -> list[ChannelAction]:
     """The steps that make the channel as desired and its binding valid; none when they are.
+
+    Args:
+        desired: What the manifest wants.
+        observed: What is there.
+        held: What the binding holds.
+        yielding: Owners that give way: younger BusChannels that claimed the same wire name.
+        binding_wanted: False leaves the credentials as they are.
 
     Raises:
         ChannelConflictError: When the wire name belongs to another BusChannel.
     """
     if observed is None:
-        return [CreateChannel(desired), IssueCredential(1, desired.max_connections)]
-    if observed.owner_uid not in (None, desired.owner_uid):
+        credential = [IssueCredential(1, desired.max_connections)] if binding_wanted else []
+        return [CreateChannel(desired), *credential]
+    owned = observed.owner_uid == desired.owner_uid
+    # The same reference under another UID is a BusChannel that was deleted while the server was away and made anew.
+    free = observed.owner_uid is None or observed.owner_reference == desired.owner_reference
+    if not owned and not free and observed.owner_uid not in yielding:
         raise ChannelConflictError(
             f"channel {desired.name!r} belongs to BusChannel {observed.owner_reference}: choose another spec.channel,"
             " or delete that BusChannel first"
@@ -253,11 +256,14 @@ def plan_channel(
     if not observed.log_exists:
         actions.append(RecreateLog(observed.queue))
     if desired.differs_from(observed):
-        actions.append(UpdateChannel(desired, adopts=observed.owner_uid is None))
+        actions.append(UpdateChannel(desired))
+    if not binding_wanted:
+        return actions
 
     current = next((login for login in observed.logins if held and login.role == held.username), None)
     valid = (
-        held is not None
+        owned
+        and held is not None
         and current is not None
         and current.role_exists
         and current.attributes_right
@@ -270,8 +276,9 @@ def plan_channel(
         return actions
     generation = max((login.generation for login in observed.logins), default=0) + 1
     actions.append(IssueCredential(generation, desired.max_connections))
-    # The generation before stays: pods that hold it go on until the new files have reached them.
-    actions.extend(DropLogin(login.role) for login in observed.logins if login.generation < generation - 1)
+    # The generation before stays, if it is ours: pods that hold it go on until the new files have reached them.
+    oldest_kept = generation - 1 if owned else generation
+    actions.extend(DropLogin(login.role) for login in observed.logins if login.generation < oldest_kept)
     return actions
 
 
@@ -302,3 +309,40 @@ def plan_deletion(
     if policy == "Delete" or (policy == "DeleteIfEmpty" and empty):
         return DropChannel(observed)
     return ReleaseChannel(observed)
+
+
+def describe(action: InstallAction | ChannelAction | DeletionAction) -> str:
+    """A few words about an action, for people. Says nothing secret."""
+    match action:
+        case CreateGroupRole(role):
+            return f"create role {role}"
+        case GrantOwnerToSelf():
+            return "become a member of the owner role"
+        case InstallPgmq(extension):
+            return f"install PGMQ ({'extension' if extension else 'bundled SQL'})"
+        case GrantConnect():
+            return "let clients connect to the database"
+        case InstallSchema(version):
+            return f"install schema version {version}"
+        case MigrateSchema(current, target):
+            return f"migrate the schema from version {current} to {target}"
+        case InstallFunctions():
+            return "install functions"
+        case CreateChannel(desired):
+            return f"create channel {desired.name!r}"
+        case UpdateChannel(desired):
+            return f"update channel {desired.name!r}"
+        case RepairRole(role):
+            return f"repair role {role}"
+        case RecreateLog(queue):
+            return f"create the lost queue {queue} anew"
+        case IssueCredential(generation):
+            return f"issue credential generation {generation}"
+        case UpdateLogin(role):
+            return f"update login {role}"
+        case DropLogin(role):
+            return f"drop login {role}"
+        case ReleaseChannel(channel):
+            return f"retain channel {channel.name!r}"
+        case DropChannel(channel):
+            return f"drop channel {channel.name!r}"

@@ -24,33 +24,35 @@ async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, lis
 class ProvisionedChannel:
     """A channel that is as its manifest wants it."""
 
-    generation: int
+    generation: int | None
+    """The credential generation that the binding holds; None when no binding was wanted."""
     issued: IssuedCredential | None
     counts: ChannelCounts
     actions: tuple[plan.ChannelAction, ...]
 
 
 async def provision(
-    connection: asyncpg.Connection, desired: plan.DesiredChannel, held: plan.HeldCredential | None
+    connection: asyncpg.Connection,
+    desired: plan.DesiredChannel,
+    held: plan.HeldCredential | None,
+    yielding: frozenset[Uid] = frozenset(),
+    *,
+    binding_wanted: bool = True,
 ) -> ProvisionedChannel:
     """Makes a channel as desired. A credential that is issued must be written to the binding by the caller."""
     observed = await catalog.observe_channel(connection, desired.name)
-    actions = plan.plan_channel(desired, observed, held)
+    actions = plan.plan_channel(desired, observed, held, yielding, binding_wanted=binding_wanted)
     issued = await apply.apply_channel(connection, observed, actions)
     if actions:
         observed = await catalog.observe_channel(connection, desired.name)
     if observed is None:
         raise LookupError(f"channel {desired.name!r} vanished while it was provisioned")
-    username = issued.username if issued else held.username if held else ""
-    generation = next(login.generation for login in observed.logins if login.role == username)
-    return ProvisionedChannel(
-        generation, issued, await catalog.count_channel(connection, observed.id), tuple(actions)
-    )
+    username = issued.username if issued else held.username if held else None
+    generation = next((login.generation for login in observed.logins if login.role == username), None)
+    return ProvisionedChannel(generation, issued, await catalog.count_channel(connection, observed.id), tuple(actions))
 
 
-async def deprovision(
-    connection: asyncpg.Connection, name: str, uid: Uid, policy: str
-) -> plan.DeletionAction | None:
+async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> plan.DeletionAction | None:
     """Does what a deleted BusChannel's policy says. Returns what was done; None when the channel is not its own."""
     observed = await catalog.observe_channel(connection, name)
     counts = await catalog.count_channel(connection, observed.id) if observed else None

@@ -60,9 +60,7 @@ def login_attributes(name: str, verifier: str, connection_limit: int) -> str:
 
 def login_settings(name: str) -> list[str]:
     """Session defaults of a login."""
-    return [
-        f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in ROLE_SETTINGS.items()
-    ]
+    return [f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in ROLE_SETTINGS.items()]
 
 
 def drop_role(name: str) -> str:
@@ -78,9 +76,7 @@ def drop_owned(name: str) -> str:
 def create_schemas() -> list[str]:
     """The private schema and the versioned one of the runtime's functions."""
     owner = identifier(OWNER_ROLE)
-    return [
-        f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {owner}" for name in ("pgmq_bus", "pgmq_bus_v1")
-    ]
+    return [f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {owner}" for name in ("pgmq_bus", "pgmq_bus_v1")]
 
 
 def grant_pgmq() -> list[str]:
@@ -100,8 +96,4 @@ def grant_connect(database: str) -> str:
 def public_schema_create(*, allow: bool) -> str:
     """Lets the owner role put functions into `public`, or takes that away again."""
     owner = identifier(OWNER_ROLE)
-    return (
-        f"GRANT CREATE ON SCHEMA public TO {owner}"
-        if allow
-        else f"REVOKE CREATE ON SCHEMA public FROM {owner}"
-    )
+    return f"GRANT CREATE ON SCHEMA public TO {owner}" if allow else f"REVOKE CREATE ON SCHEMA public FROM {owner}"

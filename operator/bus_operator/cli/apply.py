@@ -1,0 +1,124 @@
+"""`busctl apply`: does without a cluster what the operator does with one."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import asyncpg
+import click
+
+from bus_operator import provision
+from bus_operator.apply import IssuedCredential
+from bus_operator.binding import binding_data, held_credential
+from bus_operator.cli import bindings
+from bus_operator.cli.manifests import Manifest, read_channels
+from bus_operator.database import AdminConnection, connect, translate
+from bus_operator.errors import BusError, SpecError
+from bus_operator.model import Uid
+from bus_operator.plan import DesiredChannel, describe
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--filename",
+    "files",
+    type=click.File(encoding="utf-8"),
+    multiple=True,
+    required=True,
+    help="File with BusChannel manifests; - reads standard input. May be given several times.",
+)
+@click.option(
+    "--database",
+    "uri",
+    required=True,
+    envvar="BUSCTL_DATABASE",
+    show_envvar=True,
+    help="An administrator's URI: postgresql://user:password@host:5432/dbname. Prefer the environment variable where "
+    "others can list processes.",
+)
+@click.option(
+    "--bindings",
+    "root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a binding directory for each channel below this one.",
+)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of manifests that name none.")
+def apply(files: Sequence[IO[str]], uri: str, root: Path | None, namespace: str) -> None:
+    """Install the bus into a database and make its channels as the manifests say.
+
+    Running it again changes nothing that is right already.
+
+    \b
+    Examples:
+      busctl apply -f channels.yaml --database postgresql://postgres:secret@localhost/app --bindings ./bindings
+      SERVICE_BINDING_ROOT=./bindings python worker.py
+    """
+    channels, skipped = read_channels(files, namespace)
+    for line in skipped:
+        click.echo(f"skipped {line}: only BusChannels are applied, --database says where", err=True)
+    if not channels:
+        raise SpecError("there is no BusChannel in what was given")
+    _refuse_shared_directories(channels)
+    failed = asyncio.run(_apply(AdminConnection.from_uri(uri), channels, root))
+    if failed:
+        sys.exit(1)
+    if root is not None:
+        click.echo(f"next: SERVICE_BINDING_ROOT={root} python worker.py")
+
+
+def _refuse_shared_directories(channels: Sequence[Manifest]) -> None:
+    names = [channel.name for channel in channels]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SpecError(
+            f"BusChannel {twice[0]} is in several namespaces: a binding directory holds one, apply them apart"
+        )
+
+
+async def _apply(admin: AdminConnection, channels: Sequence[Manifest], root: Path | None) -> int:
+    """Applies all; returns how many failed, each with a line that says why."""
+    failed = 0
+    async with connect(admin) as connection:
+        with translate(str(admin.endpoint)):
+            observed, actions = await provision.install(connection)
+        done = ", ".join(map(describe, actions)) or "unchanged"
+        click.echo(f"database {admin.endpoint}: {done} (PostgreSQL {observed.server_version})")
+        for channel in channels:
+            try:
+                with translate(str(admin.endpoint)):
+                    click.echo(f"{channel}: {await _apply_channel(connection, admin, channel, root)}")
+            except BusError as exc:
+                failed += 1
+                click.echo(f"{channel}: {exc.reason}: {exc}", err=True)
+    return failed
+
+
+async def _apply_channel(
+    connection: asyncpg.Connection, admin: AdminConnection, channel: Manifest, root: Path | None
+) -> str:
+    directory = root / channel.name if root is not None else None
+    present = bindings.read(directory) if directory is not None else None
+    held = held_credential(present)
+    desired = DesiredChannel.from_spec(
+        channel.spec,
+        namespace=channel.namespace,
+        name=channel.name,
+        uid=Uid(f"busctl:{channel.namespace}/{channel.name}"),
+    )
+    provisioned = await provision.provision(connection, desired, held, binding_wanted=directory is not None)
+    done = ", ".join(map(describe, provisioned.actions)) or "unchanged"
+    if directory is None or provisioned.generation is None:
+        return done
+    issued = provisioned.issued
+    if issued is None and held is not None:
+        issued = IssuedCredential(held.username, held.password, provisioned.generation)
+    if issued is None:
+        raise SpecError(f"binding directory {directory} vanished meanwhile: run the same command again")
+    wanted = binding_data(admin.endpoint, desired.name, channel.spec, issued)
+    if wanted != present:
+        bindings.write(directory, wanted)
+        done += f"; wrote {directory}"
+    return done

@@ -1,0 +1,110 @@
+"""Ties watches to the reconciler: one work queue for all resources, and one watch per connection Secret."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bus_operator.errors import BusError
+from bus_operator.inventory import Inventory, Key, Resource
+from bus_operator.kube import FINALIZER, Kube
+from bus_operator.reconcile import Reconciler
+from bus_operator.workqueue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+SECRET_WATCH_PAUSE = 5.0
+"""Seconds between a watch of a Secret that failed and the next; the resync covers the gap."""
+
+
+class Item(NamedTuple):
+    """A key of the work queue."""
+
+    kind: str
+    key: Key
+
+    def __str__(self) -> str:
+        return f"{self.kind} {'/'.join(self.key)}"
+
+
+class Controller:
+    """Runs the reconciler over everything that the watches report.
+
+    Args:
+        kube: The Kubernetes API.
+        resync: Seconds after which each resource is looked at without an event.
+        workers: How many resources are reconciled at the same time.
+    """
+
+    def __init__(self, kube: Kube, *, resync: float, workers: int) -> None:
+        self.inventory = Inventory()
+        self._kube = kube
+        self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers)
+        self._reconciler = Reconciler(
+            kube,
+            self.inventory,
+            wake_channel=lambda key: self._queue.add(Item("BusChannel", key)),
+            resync=resync,
+        )
+        self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        try:
+            await self._queue.run()
+        finally:
+            for _, task in self._secret_watches.values():
+                task.cancel()
+
+    def observe(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """Takes a watch event; `event` is DELETED, ADDED, MODIFIED or None for what was there at the start."""
+        resource = Resource.from_body(body)
+        item = Item(resource.kind, resource.key)
+        known = (self.inventory.databases if resource.kind == "BusDatabase" else self.inventory.channels).get(
+            resource.key
+        )
+        if event == "DELETED":
+            self.inventory.remove(resource.kind, resource.key)
+            self._queue.forget(item)
+            self._queue.add(item)
+            return
+        self.inventory.put(resource)
+        if known is None or _asks_for_work(known, resource):
+            self._queue.add(item)
+
+    async def _reconcile(self, item: Item) -> float | None:
+        if item.kind == "BusDatabase":
+            self._watch_secret(item.key)
+            return await self._reconciler.reconcile_database(item.key)
+        return await self._reconciler.reconcile_channel(item.key)
+
+    def _watch_secret(self, key: Key) -> None:
+        """Keeps exactly one watch on the Secret that the BusDatabase refers to now."""
+        wanted = self._reconciler.secret_of(key)
+        name, task = self._secret_watches.get(key, (None, None))
+        if task is not None and name == wanted and not task.done():
+            return
+        if task is not None:
+            task.cancel()
+            del self._secret_watches[key]
+        if wanted is not None:
+            self._secret_watches[key] = wanted, asyncio.create_task(self._follow_secret(key, wanted))
+
+    async def _follow_secret(self, key: Key, name: str) -> None:
+        while True:
+            try:
+                async for _ in self._kube.watch_secret(key[0], name):
+                    self._queue.add(Item("BusDatabase", key))
+            except BusError as exc:
+                logger.debug("watch of Secret %s/%s: %s", key[0], name, exc)
+                await asyncio.sleep(SECRET_WATCH_PAUSE)
+
+
+def _asks_for_work(before: Resource, after: Resource) -> bool:
+    """Whether an event is more than the echo of a status that was written."""
+    return (
+        before.uid != after.uid
+        or before.generation != after.generation
+        or before.deleting != after.deleting
+        or (FINALIZER in before.finalizers) != (FINALIZER in after.finalizers)
+    )

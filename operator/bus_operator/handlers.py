@@ -1,0 +1,32 @@
+"""The kopf handlers: each only wakes the controller. What has to be done is the reconciler's business."""
+
+from typing import Any
+
+import kopf
+
+from bus_operator.controller import Controller
+from bus_operator.kube import GROUP, PLURALS, VERSION
+
+
+def register(registry: kopf.OperatorRegistry, controller: Controller) -> None:
+    """Registers the watches of both resources, and how to log in to the API server."""
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.event(GROUP, VERSION, PLURALS["BusDatabase"], registry=registry)
+    @kopf.on.event(GROUP, VERSION, PLURALS["BusChannel"], registry=registry)
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        controller.observe(event["type"], event["object"])
+
+
+def settings() -> kopf.OperatorSettings:
+    """Kopf's settings for an operator that only wants events: nothing is written to resources, no CRD is watched."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True
+    chosen.batching.batch_window = 0.02
+    chosen.watching.server_timeout = 300
+    chosen.watching.client_timeout = 330
+    return chosen

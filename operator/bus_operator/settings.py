@@ -1,0 +1,48 @@
+"""The operator's settings: environment variables with the prefix BUS_, as the chart sets them."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bus_operator.errors import SpecError
+
+_PREFIX = "BUS_"
+
+
+class Settings(BaseModel):
+    """All settings. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    operator_namespace: str = "default"
+    service_account: str = "pgmq-bus"
+    secrets_role: str = "pgmq-bus-secrets"
+    """ClusterRole that a namespace binds to let the operator write bindings there; named in remedies."""
+    webhook_service: str = "pgmq-bus-webhook"
+    webhook_configuration: str = "pgmq-bus"
+    webhook_tls_secret: str = "pgmq-bus-webhook-tls"  # noqa: S105 - a name
+    webhook_cert_dir: str | None = None
+    """Directory of a certificate that someone else renews (cert-manager); without it the operator makes its own."""
+    webhook_port: Annotated[int, Field(ge=0, le=65535)] = 9443
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "json"
+    resync_seconds: Annotated[float, Field(ge=1)] = 60
+    workers: Annotated[int, Field(ge=1, le=64)] = 8
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Reads BUS_*; an empty value counts as absent. Raises SpecError naming the variable that is wrong."""
+        environment = os.environ if environment is None else environment
+        values = {
+            name: environment[_PREFIX + name.upper()]
+            for name in cls.model_fields
+            if environment.get(_PREFIX + name.upper())
+        }
+        try:
+            return cls.model_validate(values)
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            raise SpecError(f"{_PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from exc

@@ -1,0 +1,107 @@
+"""A keyed work queue, as controllers use it.
+
+A key that is added many times is worked on once; a key is never worked on twice at the same time; what is added while
+it is worked on is worked on again afterwards, so no change is missed. Failures come back with capped, jittered backoff,
+and never stop coming back.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from bus_operator.errors import BusError
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item", bound=Hashable)
+
+FIRST_RETRY = 1.0
+LAST_RETRY = 60.0
+"""Seconds between the first two and between late attempts."""
+
+
+def backoff(failures: int) -> float:
+    """Seconds until the next attempt after that many failures in a row: exponential, capped, with 50% jitter."""
+    return min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+class WorkQueue(Generic[Item]):
+    """Hands keys to `work`, which returns the seconds after which it wants to see the key again, or None.
+
+    Args:
+        work: Called with a key. A BusError is a failure that backoff may cure; it is logged with the key.
+        workers: How many keys are worked on at the same time.
+    """
+
+    def __init__(self, work: Callable[[Item], Awaitable[float | None]], *, workers: int) -> None:
+        self._work = work
+        self._workers = workers
+        self._ready: asyncio.Queue[Item] = asyncio.Queue()
+        self._queued: set[Item] = set()
+        self._active: set[Item] = set()
+        self._again: set[Item] = set()
+        self._failures: dict[Item, int] = {}
+        self._timers: dict[Item, asyncio.TimerHandle] = {}
+
+    def add(self, item: Item, *, delay: float = 0) -> None:
+        """Asks for a key to be worked on, now or in `delay` seconds; the earlier of two wishes wins."""
+        if delay > 0:
+            due = asyncio.get_running_loop().time() + delay
+            timer = self._timers.get(item)
+            if timer is not None and timer.when() <= due:
+                return
+            if timer is not None:
+                timer.cancel()
+            self._timers[item] = asyncio.get_running_loop().call_at(due, self._due, item)
+            return
+        if item in self._active:
+            self._again.add(item)
+        elif item not in self._queued:
+            self._queued.add(item)
+            self._ready.put_nowait(item)
+
+    def forget(self, item: Item) -> None:
+        """Drops timers and the failure count of a key that is gone."""
+        self._failures.pop(item, None)
+        timer = self._timers.pop(item, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._worker())
+
+    def _due(self, item: Item) -> None:
+        self._timers.pop(item, None)
+        self.add(item)
+
+    def _retry(self, item: Item) -> float:
+        self._failures[item] = self._failures.get(item, 0) + 1
+        return backoff(self._failures[item])
+
+    async def _worker(self) -> None:
+        while True:
+            item = await self._ready.get()
+            self._queued.discard(item)
+            self._active.add(item)
+            try:
+                delay = await self._work(item)
+            except BusError as exc:
+                delay = self._retry(item)
+                logger.warning("%s: %s: %s; next attempt in %.1f s", item, exc.reason, exc, delay)
+            except Exception:  # a defect: it must stop neither this worker nor the key's next attempt
+                delay = self._retry(item)
+                logger.exception("%s: unexpected failure; next attempt in %.1f s", item, delay)
+            else:
+                self._failures.pop(item, None)
+            finally:
+                self._active.discard(item)
+            if item in self._again:
+                self._again.discard(item)
+                self.add(item)
+            elif delay is not None:
+                self.add(item, delay=delay)
