@@ -1,0 +1,295 @@
+"""What the API server says to BusChannels, good and bad."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kubernetes.client.exceptions import ApiException
+
+pytestmark = pytest.mark.cluster
+
+Manifest = dict[str, Any]
+Refusal = Callable[..., list[tuple[str, str]]]
+
+LIMITS = {"maxPeers": 1000, "maxMessageBytes": 1048576, "maxConnections": 100}
+READER = {
+    "visibilityTimeoutSeconds": 30,
+    "batchSize": 10,
+    "pollIntervalMilliseconds": 100,
+    "maxPollSeconds": 5,
+}
+DEFAULTS = {
+    "durability": "Sync",
+    "selfDelivery": True,
+    "limits": LIMITS,
+    "peerTimeout": "10m",
+    "reader": READER,
+    "deletionPolicy": "Retain",
+}
+NOT_A_CHANNEL = (
+    "channel must begin with a letter or digit and go on with letters, digits and any of . _ : / -, "
+    "for example shop.orders"
+)
+NOT_A_DATABASE_NAME = (
+    "name must be the name of a BusDatabase: lower-case letters, digits, '-' and '.', for example orders-db"
+)
+NOT_A_NAMESPACE = "namespace must be the name of a namespace: lower-case letters, digits and '-', for example databases"
+NOT_A_SECRET_NAME = (
+    "secretName must be a name for a Secret: lower-case letters, digits, '-' and '.', for example orders-bus"
+)
+NOT_A_TIMEOUT = (
+    "peerTimeout must be from 10s to 720h (30 days), written with h, m and s in this order, "
+    "for example 90s, 10m or 1h30m"
+)
+CHANNEL_FIXED = (
+    "Forbidden: channel cannot be changed, added or removed after creation, since peers have joined it by this "
+    "name; create another BusChannel instead"
+)
+DATABASE_FIXED = (
+    "Forbidden: databaseRef cannot be changed, added or removed after creation, since messages do not move between "
+    "databases; create another BusChannel instead"
+)
+# Field, the first good value, the last good value.
+RANGES = [
+    ("limits", "maxPeers", 1, 10000),
+    ("limits", "maxMessageBytes", 1024, 16777216),
+    ("limits", "maxConnections", 1, 10000),
+    ("reader", "visibilityTimeoutSeconds", 1, 3600),
+    ("reader", "batchSize", 1, 1000),
+    ("reader", "pollIntervalMilliseconds", 10, 60000),
+    ("reader", "maxPollSeconds", 0, 60),
+]
+
+
+def channel(name: str = "orders", **spec: Any) -> Manifest:
+    return {
+        "apiVersion": "pgmqbus.dev/v1alpha1",
+        "kind": "BusChannel",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"databaseRef": {"name": "orders-db"}},
+        {"databaseRef": {"name": "orders-db", "namespace": "databases"}},
+        {"channel": "pipecat_bus"},
+        {"channel": "0.A_b:c/d-e"},
+        {"channel": "c" * 200},
+        {"durability": "Async"},
+        {"selfDelivery": False},
+        {"limits": {}},
+        {"limits": {"maxPeers": 16}},
+        *(
+            {"peerTimeout": timeout}
+            for timeout in ("10s", "90s", "10m", "1h30m", "720h", "719h59m60s", "0h1m", "43200m")
+        ),
+        {"reader": {"batchSize": 100}},
+        {"credentials": {"secretName": "orders.credentials"}},
+        {"deletionPolicy": "Delete"},
+        {"deletionPolicy": "DeleteIfEmpty"},
+    ],
+)
+def test_good(resources: Any, spec: Manifest) -> None:
+    expected = DEFAULTS | spec
+    expected |= {"limits": LIMITS | spec.get("limits", {}), "reader": READER | spec.get("reader", {})}
+    assert resources.create(channel(**spec))["spec"] == expected
+
+
+def test_a_name_is_enough(resources: Any) -> None:
+    manifest = channel()
+    del manifest["spec"]
+    assert resources.create(manifest)["spec"] == DEFAULTS
+
+
+@pytest.mark.parametrize(("group", "field", "first", "last"), RANGES)
+def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first: int, last: int) -> None:
+    for good in (first, last):
+        assert resources.create(channel(**{group: {field: good}}))["spec"][group][field] == good
+    path = f"spec.{group}.{field}"
+    for bad, bound in (
+        (first - 1, f"greater than or equal to {first}"),
+        (last + 1, f"less than or equal to {last}"),
+    ):
+        assert refusal(resources.create, channel(**{group: {field: bad}})) == [
+            (path, f"Invalid value: {bad}: {path} in body should be {bound}")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "causes"),
+    [
+        ({"databaseRef": {}}, [("spec.databaseRef.name", "Required value")]),
+        (
+            {"databaseRef": {"name": "databases/orders-db"}},
+            [("spec.databaseRef.name", f'Invalid value: "databases/orders-db": {NOT_A_DATABASE_NAME}')],
+        ),
+        (
+            {"databaseRef": {"name": "d", "namespace": "a.b"}},
+            [("spec.databaseRef.namespace", f'Invalid value: "a.b": {NOT_A_NAMESPACE}')],
+        ),
+        *(
+            ({"channel": name}, [("spec.channel", f'Invalid value: "{name}": {NOT_A_CHANNEL}')])
+            for name in (
+                "",
+                "two words",
+                "-orders",
+                "_orders",
+                ".orders",
+                "bestellungen-für-alle",
+                "a;b",
+                "a'b",
+            )
+        ),
+        ({"channel": "c" * 201}, [("spec.channel", "Too long: may not be more than 200 bytes")]),
+        (
+            {"durability": "Unlogged"},
+            [("spec.durability", 'Unsupported value: "Unlogged": supported values: "Sync", "Async"')],
+        ),
+        (
+            {"selfDelivery": "no"},
+            [
+                (
+                    "spec.selfDelivery",
+                    'Invalid value: "string": spec.selfDelivery in body must be of type boolean: "string"',
+                )
+            ],
+        ),
+        (
+            {"limits": {"maxPeers": 1.5}},
+            [
+                (
+                    "spec.limits.maxPeers",
+                    'Invalid value: "number": spec.limits.maxPeers in body must be of type integer: "number"',
+                )
+            ],
+        ),
+        *(
+            ({"peerTimeout": timeout}, [("spec.peerTimeout", f'Invalid value: "{timeout}": {NOT_A_TIMEOUT}')])
+            for timeout in (
+                "",
+                "10",
+                "9s",
+                "0s",
+                "-10m",
+                "1d",
+                "1.5h",
+                "500ms",
+                "10 m",
+                "30m1h",
+                "10M",
+                "720h1s",
+                "999999h",
+                "9999999h",
+            )
+        ),
+        ({"credentials": {}}, [("spec.credentials.secretName", "Required value")]),
+        (
+            {"credentials": {"secretName": "Orders"}},
+            [("spec.credentials.secretName", f'Invalid value: "Orders": {NOT_A_SECRET_NAME}')],
+        ),
+        (
+            {"deletionPolicy": "Keep"},
+            [
+                (
+                    "spec.deletionPolicy",
+                    'Unsupported value: "Keep": supported values: "Retain", "Delete", "DeleteIfEmpty"',
+                )
+            ],
+        ),
+    ],
+)
+def test_bad(resources: Any, refusal: Refusal, spec: Manifest, causes: list[tuple[str, str]]) -> None:
+    assert refusal(resources.create, channel(**spec)) == causes
+
+
+def test_long_name(resources: Any, refusal: Refusal) -> None:
+    assert resources.create(channel(name="a" * 63))["metadata"]["name"] == "a" * 63
+    assert refusal(resources.create, channel(name="a" * 64)) == [
+        (
+            "metadata.name",
+            'Invalid value: "object": the name of a BusChannel must have at most 63 characters; '
+            "choose a shorter metadata.name",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"retention": {"maxAge": "1h"}}, "spec.retention"),
+        ({"reader": {"visibilityTimeout": 30}}, "spec.reader.visibilityTimeout"),
+        ({"credentials": {"secretName": "x", "rotationInterval": "1h"}}, "spec.credentials.rotationInterval"),
+    ],
+)
+def test_unknown_field(resources: Any, spec: Manifest, field: str) -> None:
+    with pytest.raises(ApiException) as caught:
+        resources.create(channel(**spec))
+    assert f'strict decoding error: unknown field \\"{field}\\"' in caught.value.body
+
+
+@pytest.fixture
+def stored(resources: Any) -> Iterator[Callable[..., Manifest]]:
+    """Create a BusChannel for the length of the test."""
+    created: list[Manifest] = []
+
+    def create(**spec: Any) -> Manifest:
+        created.append(resources.create(channel(name="stored", **spec), dry_run=False))
+        return created[-1]
+
+    yield create
+    for manifest in created:
+        resources.delete(manifest)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "causes"),
+    [
+        ({"channel": "a"}, {"channel": "b"}, [("spec.channel", CHANNEL_FIXED)]),
+        ({"channel": "a"}, {}, [("spec.channel", CHANNEL_FIXED)]),
+        ({}, {"channel": "a"}, [("spec.channel", CHANNEL_FIXED)]),
+        (
+            {"databaseRef": {"name": "a"}},
+            {"databaseRef": {"name": "b"}},
+            [("spec.databaseRef", DATABASE_FIXED)],
+        ),
+        (
+            {"databaseRef": {"name": "a"}},
+            {"databaseRef": {"name": "a", "namespace": "b"}},
+            [("spec.databaseRef", DATABASE_FIXED)],
+        ),
+        ({"databaseRef": {"name": "a"}}, {}, [("spec.databaseRef", DATABASE_FIXED)]),
+        ({}, {"databaseRef": {"name": "a"}}, [("spec.databaseRef", DATABASE_FIXED)]),
+        (
+            {"channel": "a"},
+            {"databaseRef": {"name": "a"}},
+            [("spec.channel", CHANNEL_FIXED), ("spec.databaseRef", DATABASE_FIXED)],
+        ),
+    ],
+)
+def test_fixed_after_creation(
+    resources: Any,
+    refusal: Refusal,
+    stored: Callable[..., Manifest],
+    before: Manifest,
+    after: Manifest,
+    causes: list[tuple[str, str]],
+) -> None:
+    assert refusal(resources.replace, stored(**before) | {"spec": after}) == causes
+
+
+def test_the_rest_may_be_changed(resources: Any, stored: Callable[..., Manifest]) -> None:
+    fixed = {"channel": "a", "databaseRef": {"name": "b", "namespace": "c"}}
+    changed = fixed | {
+        "durability": "Async",
+        "selfDelivery": False,
+        "limits": {"maxPeers": 2, "maxMessageBytes": 2048, "maxConnections": 3},
+        "peerTimeout": "1h",
+        "reader": {name: value + 1 for name, value in READER.items()},
+        "credentials": {"secretName": "elsewhere"},
+        "deletionPolicy": "Delete",
+    }
+    assert resources.replace(stored(**fixed) | {"spec": changed})["spec"] == changed

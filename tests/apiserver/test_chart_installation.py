@@ -1,0 +1,168 @@
+"""The chart on a real API server: it installs, upgrades, and gives the operator the rights it should have."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+pytestmark = pytest.mark.cluster
+
+CHART = str(Path(__file__).parents[2] / "charts" / "pgmq-bus")
+NAMESPACE = "bus-system"
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:pgmq-bus"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def release(run: Run, api: client.ApiClient, definitions: dict[str, Any]) -> Iterator[Run]:
+    """The chart, installed in a namespace that enforces Pod Security's restricted profile; a way to run Helm on it."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    client.CoreV1Api(api).create_namespace({"metadata": {"name": NAMESPACE, "labels": labels}})
+
+    def helm(command: str, *arguments: str) -> str:
+        return run("helm", command, "pgmq-bus", *arguments, "--namespace", NAMESPACE)
+
+    # The definitions are there already, and Helm leaves those alone.
+    assert len(definitions) == 2
+    helm("install", CHART, "--set", "devPostgres.enabled=true")
+    yield helm
+    helm("uninstall")
+
+
+def test_installs_the_definitions_too(run: Run) -> None:
+    """As documented in values.yaml, and fit for an upgrade of them."""
+    shown = run("helm", "show", "crds", CHART)
+    applied = run("kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=shown)
+    assert applied.count("serverside-applied") == 2
+
+
+def test_notes_are_commands_that_work(release: Run, run: Run) -> None:
+    notes = json.loads(release("status", "--output", "json"))["info"]["notes"]
+    manifests = [block.partition("END\n")[0] for block in notes.split("<<'END'\n")[1:]]
+    assert [yaml.safe_load(manifest)["kind"] for manifest in manifests] == ["BusDatabase", "BusChannel"]
+    for manifest in manifests:
+        run("kubectl", "apply", "--dry-run=server", "-f", "-", stdin=manifest)
+    (grant,) = (line.split() for line in notes.splitlines() if "kubectl create rolebinding" in line)
+    run(*(word.replace("NAMESPACE", "kube-public") for word in grant), "--dry-run=server")
+
+
+@pytest.mark.parametrize(
+    ("namespace", "verb", "resource", "name", "allowed"),
+    [
+        ("", "list", "buschannels.pgmqbus.dev", "", True),
+        ("", "watch", "busdatabases.pgmqbus.dev", "", True),
+        ("shop", "patch", "buschannels.pgmqbus.dev/status", "orders", True),
+        ("shop", "patch", "buschannels.pgmqbus.dev", "orders", True),
+        ("shop", "create", "buschannels.pgmqbus.dev", "", False),
+        ("shop", "delete", "buschannels.pgmqbus.dev", "orders", False),
+        ("", "list", "namespaces", "", True),
+        ("shop", "create", "events", "", True),
+        ("", "list", "secrets", "", False),
+        ("", "watch", "secrets", "", False),
+        ("shop", "get", "secrets", "orders-bus", False),
+        ("shop", "create", "secrets", "", False),
+        ("shop", "patch", "secrets", "orders-bus", False),
+        ("kube-system", "get", "secrets", "any", False),
+        ("default", "get", "secrets", "any", True),
+        ("default", "list", "secrets", "", True),
+        ("default", "watch", "secrets", "", True),
+        ("default", "create", "secrets", "", True),
+        ("default", "patch", "secrets", "any", True),
+        ("default", "delete", "secrets", "any", True),
+        (NAMESPACE, "get", "secrets", "pgmq-bus-dev-postgres", True),
+        (NAMESPACE, "update", "secrets", "pgmq-bus-webhook-tls", True),
+        (NAMESPACE, "update", "secrets", "pgmq-bus-dev-postgres", False),
+        ("", "patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "pgmq-bus", True),
+        ("", "patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "another", False),
+        ("", "list", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "", False),
+        ("default", "list", "pods", "", False),
+        ("default", "create", "pods", "", False),
+        ("", "create", "clusterrolebindings.rbac.authorization.k8s.io", "", False),
+        ("default", "create", "rolebindings.rbac.authorization.k8s.io", "", False),
+    ],
+)
+def test_rights(
+    release: Run, api: client.ApiClient, namespace: str, verb: str, resource: str, name: str, allowed: bool
+) -> None:
+    resource, _, subresource = resource.partition("/")
+    plural, _, group = resource.partition(".")
+    review = {
+        "spec": {
+            "user": OPERATOR,
+            "groups": ["system:serviceaccounts", "system:authenticated"],
+            "resourceAttributes": {
+                "namespace": namespace,
+                "verb": verb,
+                "group": group,
+                "resource": plural,
+                "subresource": subresource,
+                "name": name,
+            },
+        }
+    }
+    answer = client.AuthorizationV1Api(api).create_subject_access_review(review)
+    assert answer.status.allowed == allowed, answer.status
+
+
+def test_a_namespace_is_opted_in_with_one_command(release: Run, run: Run, api: client.ApiClient) -> None:
+    """The one that the notes, and the condition SecretAccessDenied, give."""
+    client.CoreV1Api(api).create_namespace({"metadata": {"name": "later"}})
+    get_secret = ("kubectl", "auth", "can-i", "get", "secrets", "--namespace=later", f"--as={OPERATOR}")
+    with pytest.raises(AssertionError):
+        run(*get_secret)
+    role = "pgmq-bus-secrets"
+    account = f"--serviceaccount={NAMESPACE}:pgmq-bus"
+    run("kubectl", "create", "rolebinding", role, "-n", "later", f"--clusterrole={role}", account)
+    assert run(*get_secret) == "yes\n"
+
+
+def pod_of(workload: Any) -> dict[str, Any]:
+    pod: dict[str, Any] = client.ApiClient().sanitize_for_serialization(workload.spec.template)
+    return pod | {"metadata": pod["metadata"] | {"name": "attempt"}}
+
+
+def test_pods_are_admitted_under_the_restricted_profile(release: Run, api: client.ApiClient) -> None:
+    apps, core = client.AppsV1Api(api), client.CoreV1Api(api)
+    operator = pod_of(apps.read_namespaced_deployment("pgmq-bus", NAMESPACE))
+    postgres = pod_of(apps.read_namespaced_stateful_set("pgmq-bus-dev-postgres", NAMESPACE))
+    for pod in (operator, postgres):
+        core.create_namespaced_pod(NAMESPACE, pod, dry_run="All")
+        pod["spec"]["containers"][0]["securityContext"]["capabilities"] = {}
+        with pytest.raises(ApiException, match="violates PodSecurity"):
+            core.create_namespaced_pod(NAMESPACE, pod, dry_run="All")
+
+
+def test_run_time_state_survives_upgrade_and_rollback(release: Run, api: client.ApiClient) -> None:
+    """The authority that the operator writes to the webhook, and the development PostgreSQL's password."""
+    webhooks, core = client.AdmissionregistrationV1Api(api), client.CoreV1Api(api)
+
+    def state() -> tuple[str, dict[str, str]]:
+        (webhook,) = webhooks.read_mutating_webhook_configuration("pgmq-bus").webhooks
+        return webhook.client_config.ca_bundle, core.read_namespaced_secret("pgmq-bus-dev-postgres", NAMESPACE).data
+
+    def set_authority(pem: Path) -> None:
+        bundle = base64.b64encode(pem.read_bytes()).decode()
+        webhooks.patch_mutating_webhook_configuration(
+            "pgmq-bus", {"webhooks": [{"name": "inject.pgmqbus.dev", "clientConfig": {"caBundle": bundle}}]}
+        )
+
+    set_authority(Path(api.configuration.ssl_ca_cert))
+    before = state()
+    assert before[0]
+    password = base64.b64decode(before[1]["password"]).decode()
+    assert (
+        f"postgres:{password}@pgmq-bus-dev-postgres.bus-system.svc:5432" in base64.b64decode(before[1]["uri"]).decode()
+    )
+    release("upgrade", CHART, "--reuse-values", "--set", "resyncSeconds=30")
+    assert state() == before
+    release("upgrade", CHART, "--reuse-values", "--set", "resyncSeconds=60")
+    assert state() == before
+    release("rollback", "1")
+    assert state() == before
