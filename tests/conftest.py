@@ -1,4 +1,4 @@
-"""Fixtures that several kinds of tests share. What needs PostgreSQL gets a real one, of each supported end of the range."""
+"""Fixtures that several kinds of tests share. What needs PostgreSQL gets real ones: the oldest supported and the newest."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator

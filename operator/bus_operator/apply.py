@@ -8,9 +8,7 @@ import asyncpg
 from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
 
 from bus_operator import catalog, credentials, naming, render, sql
-from bus_operator.catalog import ObservedChannel
-from bus_operator.errors import TransientError
-from bus_operator.plan import (
+from bus_operator.actions import (
     ChannelAction,
     CreateChannel,
     CreateGroupRole,
@@ -30,8 +28,10 @@ from bus_operator.plan import (
     RepairRole,
     UpdateChannel,
     UpdateLogin,
-    stored_fingerprint,
 )
+from bus_operator.catalog import ObservedChannel
+from bus_operator.errors import TransientError
+from bus_operator.plan import stored_fingerprint
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,37 @@
 """What to do, from what is wanted and what is there. Pure: no I/O, no clock, no randomness."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from bus_operator import credentials
+from bus_operator.actions import (
+    ChannelAction,
+    CreateChannel,
+    CreateGroupRole,
+    DeletionAction,
+    DesiredChannel,
+    DropChannel,
+    DropLogin,
+    GrantConnect,
+    GrantOwnerToSelf,
+    InstallAction,
+    InstallFunctions,
+    InstallPgmq,
+    InstallSchema,
+    IssueCredential,
+    MigrateSchema,
+    RecreateLog,
+    ReleaseChannel,
+    RepairRole,
+    UpdateChannel,
+    UpdateLogin,
+)
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
 from bus_operator.errors import ChannelConflictError, SpecError
-from bus_operator.model import ChannelSpec, Uid, parse_duration
+from bus_operator.model import Uid
 from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE
 
 MINIMUM_SERVER = 150000
 """PostgreSQL 15: the first whose schema `public` is closed by default, and the oldest that is tested."""
-
-
-@dataclass(frozen=True)
-class CreateGroupRole:
-    """Create a role that nobody logs in as."""
-
-    role: str
-
-
-@dataclass(frozen=True)
-class GrantOwnerToSelf:
-    """Make the administrator, who is no superuser, a member of the owner role."""
-
-
-@dataclass(frozen=True)
-class InstallPgmq:
-    """Install PGMQ: the extension where the server has it, else the SQL that the `pgmq` package ships."""
-
-    extension: bool
-
-
-@dataclass(frozen=True)
-class GrantConnect:
-    """Let clients connect to a database that is closed to PUBLIC."""
-
-
-@dataclass(frozen=True)
-class InstallSchema:
-    """Create schemas and tables at the current version."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class MigrateSchema:
-    """Run the migrations after `current` up to `target`."""
-
-    current: int
-    target: int
-
-
-@dataclass(frozen=True)
-class InstallFunctions:
-    """(Re-)create all functions and their privileges."""
-
-    version: int
-
-
-InstallAction = (
-    CreateGroupRole | GrantOwnerToSelf | InstallPgmq | GrantConnect | InstallSchema | MigrateSchema | InstallFunctions
-)
 
 
 def plan_installation(observed: ObservedDatabase, schema_version: int, functions_digest: str) -> list[InstallAction]:
@@ -119,40 +89,6 @@ def stored_fingerprint(functions_digest: str, actual: str) -> str:
 
 
 @dataclass(frozen=True)
-class DesiredChannel:
-    """A channel as its manifest wants it."""
-
-    name: str
-    owner_uid: Uid
-    owner_reference: str
-    durability: str
-    self_delivery: bool
-    max_peers: int
-    max_message_bytes: int
-    max_connections: int
-    peer_timeout: timedelta
-
-    @classmethod
-    def from_spec(cls, spec: ChannelSpec, *, namespace: str, name: str, uid: Uid) -> "DesiredChannel":
-        """The wanted row for the BusChannel `namespace/name`."""
-        return cls(
-            name=spec.wire_name(namespace, name),
-            owner_uid=uid,
-            owner_reference=f"{namespace}/{name}",
-            durability=spec.durability,
-            self_delivery=spec.self_delivery,
-            max_peers=spec.limits.max_peers,
-            max_message_bytes=spec.limits.max_message_bytes,
-            max_connections=spec.limits.max_connections,
-            peer_timeout=parse_duration(spec.peer_timeout),
-        )
-
-    def differs_from(self, observed: ObservedChannel) -> bool:
-        """Whether the registry's row says something else."""
-        return any(getattr(self, name) != getattr(observed, name) for name in self.__dataclass_fields__)
-
-
-@dataclass(frozen=True)
 class HeldCredential:
     """What the binding holds now. The password is kept out of `repr`."""
 
@@ -161,62 +97,6 @@ class HeldCredential:
 
     def __repr__(self) -> str:
         return f"HeldCredential(username={self.username!r})"
-
-
-@dataclass(frozen=True)
-class CreateChannel:
-    """Create role, log and registry row."""
-
-    desired: DesiredChannel
-
-
-@dataclass(frozen=True)
-class UpdateChannel:
-    """Write the registry row: changed settings, or a new owner."""
-
-    desired: DesiredChannel
-
-
-@dataclass(frozen=True)
-class RepairRole:
-    """Put the channel's role back: it is missing or no client any more."""
-
-    role: str
-    create: bool
-
-
-@dataclass(frozen=True)
-class RecreateLog:
-    """Create the log anew after somebody dropped it; its messages are gone."""
-
-    queue: str
-
-
-@dataclass(frozen=True)
-class IssueCredential:
-    """Create the login of a new generation, with a new password."""
-
-    generation: int
-    connection_limit: int
-
-
-@dataclass(frozen=True)
-class UpdateLogin:
-    """Set a login's connection limit."""
-
-    role: str
-    verifier: str
-    connection_limit: int
-
-
-@dataclass(frozen=True)
-class DropLogin:
-    """Drop a login that no binding holds any more."""
-
-    role: str
-
-
-ChannelAction = CreateChannel | UpdateChannel | RepairRole | RecreateLog | IssueCredential | UpdateLogin | DropLogin
 
 
 def plan_channel(
@@ -282,23 +162,6 @@ def plan_channel(
     return actions
 
 
-@dataclass(frozen=True)
-class ReleaseChannel:
-    """Give up ownership and drop the logins; messages, positions and the name stay."""
-
-    channel: ObservedChannel
-
-
-@dataclass(frozen=True)
-class DropChannel:
-    """Drop the channel with its messages, roles and logins."""
-
-    channel: ObservedChannel
-
-
-DeletionAction = ReleaseChannel | DropChannel
-
-
 def plan_deletion(
     policy: str, uid: Uid, observed: ObservedChannel | None, counts: ChannelCounts | None
 ) -> DeletionAction | None:
@@ -309,40 +172,3 @@ def plan_deletion(
     if policy == "Delete" or (policy == "DeleteIfEmpty" and empty):
         return DropChannel(observed)
     return ReleaseChannel(observed)
-
-
-def describe(action: InstallAction | ChannelAction | DeletionAction) -> str:
-    """A few words about an action, for people. Says nothing secret."""
-    match action:
-        case CreateGroupRole(role):
-            return f"create role {role}"
-        case GrantOwnerToSelf():
-            return "become a member of the owner role"
-        case InstallPgmq(extension):
-            return f"install PGMQ ({'extension' if extension else 'bundled SQL'})"
-        case GrantConnect():
-            return "let clients connect to the database"
-        case InstallSchema(version):
-            return f"install schema version {version}"
-        case MigrateSchema(current, target):
-            return f"migrate the schema from version {current} to {target}"
-        case InstallFunctions():
-            return "install functions"
-        case CreateChannel(desired):
-            return f"create channel {desired.name!r}"
-        case UpdateChannel(desired):
-            return f"update channel {desired.name!r}"
-        case RepairRole(role):
-            return f"repair role {role}"
-        case RecreateLog(queue):
-            return f"create the lost queue {queue} anew"
-        case IssueCredential(generation):
-            return f"issue credential generation {generation}"
-        case UpdateLogin(role):
-            return f"update login {role}"
-        case DropLogin(role):
-            return f"drop login {role}"
-        case ReleaseChannel(channel):
-            return f"retain channel {channel.name!r}"
-        case DropChannel(channel):
-            return f"drop channel {channel.name!r}"

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from bus_operator import apply, catalog, plan, sql
+from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, InstallAction
 from bus_operator.apply import IssuedCredential
 from bus_operator.catalog import ChannelCounts, ObservedDatabase
 from bus_operator.model import Uid
 
 
-async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[plan.InstallAction]]:
+async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[InstallAction]]:
     """Brings the schema of a database up to date. Returns the database as it then is, and what was done."""
     observed = await catalog.observe_database(connection)
     actions = plan.plan_installation(observed, sql.schema_version(), apply.functions_digest())
@@ -28,12 +29,12 @@ class ProvisionedChannel:
     """The credential generation that the binding holds; None when no binding was wanted."""
     issued: IssuedCredential | None
     counts: ChannelCounts
-    actions: tuple[plan.ChannelAction, ...]
+    actions: tuple[ChannelAction, ...]
 
 
 async def provision(
     connection: asyncpg.Connection,
-    desired: plan.DesiredChannel,
+    desired: DesiredChannel,
     held: plan.HeldCredential | None,
     yielding: frozenset[Uid] = frozenset(),
     *,
@@ -52,7 +53,7 @@ async def provision(
     return ProvisionedChannel(generation, issued, await catalog.count_channel(connection, observed.id), tuple(actions))
 
 
-async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> plan.DeletionAction | None:
+async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> DeletionAction | None:
     """Does what a deleted BusChannel's policy says. Returns what was done; None when the channel is not its own."""
     observed = await catalog.observe_channel(connection, name)
     counts = await catalog.count_channel(connection, observed.id) if observed else None

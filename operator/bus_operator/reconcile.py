@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus_operator import catalog, provision, status
+from bus_operator.actions import DesiredChannel, DropChannel
 from bus_operator.apply import IssuedCredential
 from bus_operator.binding import binding_data, held_credential
 from bus_operator.database import AdminConnection, Endpoint, connect, translate
@@ -20,7 +21,7 @@ from bus_operator.errors import BusError, ChannelConflictError, SecretError, Spe
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
 from bus_operator.model import ChannelSpec, DatabaseSpec, Uid
-from bus_operator.plan import DesiredChannel, DropChannel, HeldCredential, describe
+from bus_operator.plan import HeldCredential
 from bus_operator.status import Condition
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Reconciler:
                 observed, actions = await provision.install(connection)
                 channels = await catalog.count_channels(connection)
         if actions:
-            logger.info("%s: %s", resource, ", ".join(map(describe, actions)))
+            logger.info("%s: %s", resource, ", ".join(map(str, actions)))
         known.clients = admin.endpoint.for_clients(spec.client_endpoint)
         fields |= {
             "pgmqVersion": observed.pgmq_version,
@@ -198,7 +199,7 @@ class Reconciler:
             with translate(str(admin.endpoint)):
                 provisioned = await provision.provision(connection, desired, held, yielding)
         if provisioned.actions:
-            logger.info("%s: %s", resource, ", ".join(map(describe, provisioned.actions)))
+            logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
         progress.provisioned = f"channel {wire_name!r} on {admin.endpoint}"
 
         credential = provisioned.issued or _as_issued(held, provisioned.generation)

@@ -10,6 +10,7 @@ import asyncpg
 import click
 
 from bus_operator import provision
+from bus_operator.actions import DesiredChannel
 from bus_operator.apply import IssuedCredential
 from bus_operator.binding import binding_data, held_credential
 from bus_operator.cli import bindings
@@ -17,7 +18,6 @@ from bus_operator.cli.manifests import Manifest, read_channels
 from bus_operator.database import AdminConnection, connect, translate
 from bus_operator.errors import BusError, SpecError
 from bus_operator.model import Uid
-from bus_operator.plan import DesiredChannel, describe
 
 
 @click.command()
@@ -84,7 +84,7 @@ async def _apply(admin: AdminConnection, channels: Sequence[Manifest], root: Pat
     async with connect(admin) as connection:
         with translate(str(admin.endpoint)):
             observed, actions = await provision.install(connection)
-        done = ", ".join(map(describe, actions)) or "unchanged"
+        done = ", ".join(map(str, actions)) or "unchanged"
         click.echo(f"database {admin.endpoint}: {done} (PostgreSQL {observed.server_version})")
         for channel in channels:
             try:
@@ -109,7 +109,7 @@ async def _apply_channel(
         uid=Uid(f"busctl:{channel.namespace}/{channel.name}"),
     )
     provisioned = await provision.provision(connection, desired, held, binding_wanted=directory is not None)
-    done = ", ".join(map(describe, provisioned.actions)) or "unchanged"
+    done = ", ".join(map(str, provisioned.actions)) or "unchanged"
     if directory is None or provisioned.generation is None:
         return done
     issued = provisioned.issued

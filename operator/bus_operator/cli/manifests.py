@@ -73,4 +73,5 @@ def _channel(file: str, document: dict[str, Any], default_namespace: str) -> Man
         spec = ChannelSpec.model_validate(document.get("spec") or {})
     except ValidationError as exc:
         raise SpecError(f"{file}: BusChannel {name}: {describe(exc)}") from exc
-    return Manifest(str(metadata.get("namespace") or default_namespace), name, spec)
+    namespace = document["metadata"].get("namespace") or default_namespace
+    return Manifest(str(namespace), name, spec)

@@ -1,0 +1,213 @@
+"""The steps that plans consist of. Each says in a few words what it does; none says anything secret."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bus_operator.catalog import ObservedChannel
+from bus_operator.model import ChannelSpec, Uid, parse_duration
+
+
+@dataclass(frozen=True)
+class CreateGroupRole:
+    """Create a role that nobody logs in as."""
+
+    role: str
+
+    def __str__(self) -> str:
+        return f"create role {self.role}"
+
+
+@dataclass(frozen=True)
+class GrantOwnerToSelf:
+    """Make the administrator, who is no superuser, a member of the owner role."""
+
+    def __str__(self) -> str:
+        return "become a member of the owner role"
+
+
+@dataclass(frozen=True)
+class InstallPgmq:
+    """Install PGMQ: the extension where the server has it, else the SQL that the `pgmq` package ships."""
+
+    extension: bool
+
+    def __str__(self) -> str:
+        return f"install PGMQ ({'extension' if self.extension else 'bundled SQL'})"
+
+
+@dataclass(frozen=True)
+class GrantConnect:
+    """Let clients connect to a database that is closed to PUBLIC."""
+
+    def __str__(self) -> str:
+        return "let clients connect to the database"
+
+
+@dataclass(frozen=True)
+class InstallSchema:
+    """Create schemas and tables at the current version."""
+
+    version: int
+
+    def __str__(self) -> str:
+        return f"install schema version {self.version}"
+
+
+@dataclass(frozen=True)
+class MigrateSchema:
+    """Run the migrations after `current` up to `target`."""
+
+    current: int
+    target: int
+
+    def __str__(self) -> str:
+        return f"migrate the schema from version {self.current} to {self.target}"
+
+
+@dataclass(frozen=True)
+class InstallFunctions:
+    """(Re-)create all functions and their privileges."""
+
+    version: int
+
+    def __str__(self) -> str:
+        return "install functions"
+
+
+InstallAction = (
+    CreateGroupRole | GrantOwnerToSelf | InstallPgmq | GrantConnect | InstallSchema | MigrateSchema | InstallFunctions
+)
+
+
+@dataclass(frozen=True)
+class DesiredChannel:
+    """A channel as its manifest wants it."""
+
+    name: str
+    owner_uid: Uid
+    owner_reference: str
+    durability: str
+    self_delivery: bool
+    max_peers: int
+    max_message_bytes: int
+    max_connections: int
+    peer_timeout: timedelta
+
+    @classmethod
+    def from_spec(cls, spec: ChannelSpec, *, namespace: str, name: str, uid: Uid) -> "DesiredChannel":
+        """The wanted row for the BusChannel `namespace/name`."""
+        return cls(
+            name=spec.wire_name(namespace, name),
+            owner_uid=uid,
+            owner_reference=f"{namespace}/{name}",
+            durability=spec.durability,
+            self_delivery=spec.self_delivery,
+            max_peers=spec.limits.max_peers,
+            max_message_bytes=spec.limits.max_message_bytes,
+            max_connections=spec.limits.max_connections,
+            peer_timeout=parse_duration(spec.peer_timeout),
+        )
+
+    def differs_from(self, observed: ObservedChannel) -> bool:
+        """Whether the registry's row says something else."""
+        return any(getattr(self, name) != getattr(observed, name) for name in self.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class CreateChannel:
+    """Create role, log and registry row."""
+
+    desired: DesiredChannel
+
+    def __str__(self) -> str:
+        return f"create channel {self.desired.name!r}"
+
+
+@dataclass(frozen=True)
+class UpdateChannel:
+    """Write the registry row: changed settings, or a new owner."""
+
+    desired: DesiredChannel
+
+    def __str__(self) -> str:
+        return f"update channel {self.desired.name!r}"
+
+
+@dataclass(frozen=True)
+class RepairRole:
+    """Put the channel's role back: it is missing or no client any more."""
+
+    role: str
+    create: bool
+
+    def __str__(self) -> str:
+        return f"repair role {self.role}"
+
+
+@dataclass(frozen=True)
+class RecreateLog:
+    """Create the log anew after somebody dropped it; its messages are gone."""
+
+    queue: str
+
+    def __str__(self) -> str:
+        return f"create the lost queue {self.queue} anew"
+
+
+@dataclass(frozen=True)
+class IssueCredential:
+    """Create the login of a new generation, with a new password."""
+
+    generation: int
+    connection_limit: int
+
+    def __str__(self) -> str:
+        return f"issue credential generation {self.generation}"
+
+
+@dataclass(frozen=True)
+class UpdateLogin:
+    """Set a login's connection limit."""
+
+    role: str
+    verifier: str
+    connection_limit: int
+
+    def __str__(self) -> str:
+        return f"update login {self.role}"
+
+
+@dataclass(frozen=True)
+class DropLogin:
+    """Drop a login that no binding holds any more."""
+
+    role: str
+
+    def __str__(self) -> str:
+        return f"drop login {self.role}"
+
+
+ChannelAction = CreateChannel | UpdateChannel | RepairRole | RecreateLog | IssueCredential | UpdateLogin | DropLogin
+
+
+@dataclass(frozen=True)
+class ReleaseChannel:
+    """Give up ownership and drop the logins; messages, positions and the name stay."""
+
+    channel: ObservedChannel
+
+    def __str__(self) -> str:
+        return f"retain channel {self.channel.name!r}"
+
+
+@dataclass(frozen=True)
+class DropChannel:
+    """Drop the channel with its messages, roles and logins."""
+
+    channel: ObservedChannel
+
+    def __str__(self) -> str:
+        return f"drop channel {self.channel.name!r}"
+
+
+DeletionAction = ReleaseChannel | DropChannel
