@@ -1,0 +1,186 @@
+"""Finds the binding a pod was given.
+
+A binding is a directory `$SERVICE_BINDING_ROOT/<name>/` of small files, as the Service Binding
+specification for Kubernetes lays them out (servicebinding.io, "Workload Projection"), of type
+`pgmqbus`. Kubernetes replaces all files of a mounted Secret at once, by renaming the symbolic link
+`..data` to a new directory; reading through one resolved link therefore gives files that belong together.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from bus_runtime.errors import BindingError
+
+ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
+BINDING_TYPE = "pgmqbus"
+
+#: How often to begin again when the files change while they are read.
+_ATTEMPTS = 5
+
+_HOW_TO_ASK = (
+    'in Kubernetes, label the pod pgmqbus.dev/inject: "true" and annotate it with '
+    'pgmqbus.dev/channels: "<BusChannel>" (a pod that existed before must be recreated); elsewhere, '
+    f"write a binding with busctl apply --bindings DIR and set {ROOT_VARIABLE}=DIR"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderDefaults:
+    """How the channel wants to be read; units are in the names."""
+
+    visibility_timeout_seconds: int = 30
+    batch_size: int = 10
+    poll_interval_milliseconds: int = 100
+    max_poll_seconds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One binding as it was when it was read.
+
+    Attributes:
+        name: Name of the directory, which is the BusChannel's.
+        directory: Where it was read from.
+        channel: Wire name of the channel.
+        uri: PostgreSQL connection URI with login and password.
+        reader: The channel's reader settings.
+        generation: Grows with each rotation of the credentials; None when not stated.
+    """
+
+    name: str
+    directory: Path
+    channel: str
+    uri: str = field(repr=False)
+    reader: ReaderDefaults = ReaderDefaults()
+    generation: str | None = None
+
+    def reload(self) -> Binding:
+        """The binding as it is now, after a possible rotation.
+
+        Raises:
+            BindingError: It is gone or incomplete.
+        """
+        return read_binding(self.directory)
+
+
+def find_binding(name: str | None = None, *, root: str | Path | None = None) -> Binding:
+    """The binding called `name`, or the only one there is.
+
+    Args:
+        name: Name of the directory.
+        root: The directory of bindings; default: the environment's `SERVICE_BINDING_ROOT`.
+
+    Raises:
+        BindingError: None, several, or an incomplete one; the message says what to do.
+    """
+    root = root or os.environ.get(ROOT_VARIABLE)
+    if not root:
+        raise BindingError(f"{ROOT_VARIABLE} is not set, so this process was given no binding: {_HOW_TO_ASK}")
+    root = Path(root)
+    if not root.is_dir():
+        raise BindingError(f"{root} (from {ROOT_VARIABLE}) is not a directory: {_HOW_TO_ASK}")
+    if name is not None:
+        if not (root / name).is_dir():
+            raise BindingError(f"{root} has no binding {name!r}, it has {_names(_bindings(root))}: {_HOW_TO_ASK}")
+        return read_binding(root / name)
+    found = _bindings(root)
+    if not found:
+        raise BindingError(f"{root} has no binding of type {BINDING_TYPE}: {_HOW_TO_ASK}")
+    if len(found) > 1:
+        raise BindingError(
+            f"{root} has several bindings of type {BINDING_TYPE}: {_names(found)}; say which: from_binding(NAME)"
+        )
+    return read_binding(found[0])
+
+
+def read_binding(directory: Path) -> Binding:
+    """The binding in `directory`.
+
+    Raises:
+        BindingError: A file is missing or unreadable, or the binding is of another type.
+    """
+    files = _read_consistently(directory)
+    kind = _required(files, "type", directory)
+    if kind != BINDING_TYPE:
+        raise BindingError(f"binding {directory} is of type {kind!r}, not {BINDING_TYPE!r}: name another one")
+    return Binding(
+        name=directory.name,
+        directory=directory,
+        channel=_required(files, "channel", directory),
+        uri=_required(files, "uri", directory),
+        reader=_reader(files.get("config.json"), directory),
+        generation=files.get("generation"),
+    )
+
+
+def _bindings(root: Path) -> list[Path]:
+    """The directories below `root` that say they are ours, by name."""
+    found = []
+    for directory in sorted(root.iterdir()):
+        try:
+            if (directory / "type").read_text().strip() == BINDING_TYPE:
+                found.append(directory)
+        except OSError:
+            continue
+    return found
+
+
+def _names(directories: list[Path]) -> str:
+    return ", ".join(directory.name for directory in directories) or "none"
+
+
+def _read_consistently(directory: Path) -> dict[str, str]:
+    """All files, as they were at one moment; begins again when they change meanwhile."""
+    for _ in range(_ATTEMPTS):
+        data = directory / "..data"
+        source = data.resolve() if data.is_symlink() else directory
+        try:
+            before = _stamp(source)
+            files = {path.name: path.read_text().strip() for path in source.iterdir() if path.is_file()}
+            if before == _stamp(source):
+                return files
+        except FileNotFoundError:
+            if not directory.is_dir():
+                raise BindingError(f"binding {directory} is gone: was the BusChannel or its Secret deleted?") from None
+        except (OSError, UnicodeDecodeError) as exc:
+            raise BindingError(f"cannot read binding {directory}: {exc}") from exc
+    raise BindingError(f"binding {directory} keeps changing while it is read")
+
+
+def _stamp(directory: Path) -> str | None:
+    """Something that differs after a rotation."""
+    try:
+        return (directory / "generation").read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _required(files: dict[str, str], key: str, directory: Path) -> str:
+    value = files.get(key)
+    if not value:
+        raise BindingError(
+            f"binding {directory} has no {key!r}, it has {', '.join(sorted(files)) or 'nothing'}: "
+            "is it written by pgmq-bus?"
+        )
+    return value
+
+
+def _reader(config: str | None, directory: Path) -> ReaderDefaults:
+    if config is None:
+        return ReaderDefaults()
+    defaults = ReaderDefaults()
+    try:
+        reader = orjson.loads(config).get("reader", {})
+        return ReaderDefaults(
+            visibility_timeout_seconds=int(reader.get("visibilityTimeoutSeconds", defaults.visibility_timeout_seconds)),
+            batch_size=int(reader.get("batchSize", defaults.batch_size)),
+            poll_interval_milliseconds=int(reader.get("pollIntervalMilliseconds", defaults.poll_interval_milliseconds)),
+            max_poll_seconds=int(reader.get("maxPollSeconds", defaults.max_poll_seconds)),
+        )
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise BindingError(f"config.json of binding {directory} is not as expected: {exc}") from exc

@@ -1,0 +1,160 @@
+"""Delivery to one subscriber: two tasks and the order between them.
+
+Each subscriber has its own queues and tasks, so neither its errors nor its slowness reach another one.
+The *router* task handles system messages itself, always before it looks at waiting data messages, and
+hands data messages to the *data* task, which handles them one after the other. Hence:
+
+- a system message overtakes every data message that has not begun, and does not wait for one that has;
+- a data message published after a system message begins only when that system message has been handled
+  (the reference client gives the same guarantee, and worker registration relies on it);
+- each kind is first in, first out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from bus_runtime.messages import BusMessage, BusSystemMessage
+from bus_runtime.subscriber import BusSubscriber
+
+logger = logging.getLogger(__name__)
+
+#: Handlers that never wait would keep the event loop to themselves; after this many the data task yields.
+_YIELD_EVERY = 32
+
+
+class Delivery:
+    """One message on its way to all subscribers; calls `on_handled` when the last of them is through."""
+
+    __slots__ = ("_on_handled", "_outstanding", "message")
+
+    def __init__(self, message: BusMessage, subscribers: int, on_handled: Callable[[], None] | None) -> None:
+        self.message = message
+        self._outstanding = subscribers
+        self._on_handled = on_handled
+
+    def finish(self) -> None:
+        """One subscriber handled, declined or failed the message."""
+        self._outstanding -= 1
+        if self._outstanding == 0 and self._on_handled is not None:
+            self._on_handled()
+
+
+class Subscription:
+    """One subscriber's queues and tasks."""
+
+    def __init__(self, subscriber: BusSubscriber, on_error: Callable[[], None]) -> None:
+        self.subscriber = subscriber
+        self._on_error = on_error
+        self._arrived: deque[Delivery] = deque()
+        self._urgent: deque[Delivery] = deque()
+        self._data: deque[Delivery] = deque()
+        self._handling: set[Delivery] = set()
+        self._router_wake = asyncio.Event()
+        self._data_wake = asyncio.Event()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+
+    def put(self, delivery: Delivery) -> None:
+        """Queue a message; it is handled once the subscription is started."""
+        if isinstance(delivery.message, BusSystemMessage):
+            self._urgent.append(delivery)
+        else:
+            self._arrived.append(delivery)
+        self._router_wake.set()
+
+    def start(self) -> None:
+        """Begin to deliver what is and will be queued."""
+        name = self.subscriber.name
+        self._tasks = (
+            asyncio.create_task(self._route(), name=f"bus_router_{name}"),
+            asyncio.create_task(self._handle_data(), name=f"bus_data_{name}"),
+        )
+
+    def runs_current_task(self) -> bool:
+        """Whether the caller is one of this subscription's tasks, say a handler that stops the bus."""
+        return asyncio.current_task() in self._tasks
+
+    async def stop(self) -> None:
+        """Stop delivering; a handler under way is cancelled, unless it is the caller. The queue stays."""
+        tasks, self._tasks = self._tasks, ()
+        await _cancel(task for task in tasks if task is not asyncio.current_task())
+
+    def clear(self) -> None:
+        """Forget what is queued, unhandled."""
+        for queue in (self._urgent, self._arrived, self._data):
+            queue.clear()
+        self._handling.clear()
+
+    async def close(self) -> None:
+        """End the subscription: what it has not handled, it will not, and nothing waits for it."""
+        await self.stop()
+        abandoned = [*self._handling, *self._urgent, *self._data, *self._arrived]
+        self.clear()
+        for delivery in abandoned:
+            delivery.finish()
+
+    async def _route(self) -> None:
+        while self.runs_current_task():
+            if self._urgent:
+                await self._handle(self._urgent.popleft())
+            elif self._arrived:
+                delivery = self._arrived.popleft()
+                if self._accepts(delivery.message):
+                    self._data.append(delivery)
+                    self._data_wake.set()
+                else:
+                    delivery.finish()
+            else:
+                self._router_wake.clear()
+                await self._router_wake.wait()
+
+    async def _handle_data(self) -> None:
+        handled = 0
+        while self.runs_current_task():
+            if not self._data:
+                self._data_wake.clear()
+                await self._data_wake.wait()
+                continue
+            await self._handle(self._data.popleft())
+            handled += 1
+            if self._urgent or handled % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    def _accepts(self, message: BusMessage) -> bool:
+        try:
+            return self.subscriber.accepts_bus_message(message)
+        except Exception:  # the application's code: its failure must not end delivery
+            self._failed(message)
+            return False
+
+    async def _handle(self, delivery: Delivery) -> None:
+        message = delivery.message
+        self._handling.add(delivery)
+        # Asked again for data messages: the subscriber may have changed its mind while they waited.
+        if self._accepts(message):
+            try:
+                await self.subscriber.on_bus_message(message)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                self._failed(message)  # the handler awaited something that was cancelled
+            except Exception:  # the application's code: its failure must not end delivery
+                self._failed(message)
+        if delivery in self._handling:
+            self._handling.discard(delivery)
+            delivery.finish()
+
+    def _failed(self, message: BusMessage) -> None:
+        self._on_error()
+        logger.exception("subscriber %r failed on %s; its delivery goes on", self.subscriber.name, message)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
