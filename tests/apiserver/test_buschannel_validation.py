@@ -26,6 +26,8 @@ DEFAULTS = {
     "reader": READER,
     "deletionPolicy": "Retain",
 }
+# The API server does not repeat a value that a rule refuses, it gives its type.
+STRING = 'Invalid value: "string": '
 NOT_A_CHANNEL = (
     "channel must begin with a letter or digit and go on with letters, digits and any of . _ : / -, "
     "for example shop.orders"
@@ -125,14 +127,14 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
         ({"databaseRef": {}}, [("spec.databaseRef.name", "Required value")]),
         (
             {"databaseRef": {"name": "databases/orders-db"}},
-            [("spec.databaseRef.name", f'Invalid value: "databases/orders-db": {NOT_A_DATABASE_NAME}')],
+            [("spec.databaseRef.name", f"{STRING}{NOT_A_DATABASE_NAME}")],
         ),
         (
             {"databaseRef": {"name": "d", "namespace": "a.b"}},
-            [("spec.databaseRef.namespace", f'Invalid value: "a.b": {NOT_A_NAMESPACE}')],
+            [("spec.databaseRef.namespace", f"{STRING}{NOT_A_NAMESPACE}")],
         ),
         *(
-            ({"channel": name}, [("spec.channel", f'Invalid value: "{name}": {NOT_A_CHANNEL}')])
+            ({"channel": name}, [("spec.channel", f"{STRING}{NOT_A_CHANNEL}")])
             for name in (
                 "",
                 "two words",
@@ -168,7 +170,7 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
             ],
         ),
         *(
-            ({"peerTimeout": timeout}, [("spec.peerTimeout", f'Invalid value: "{timeout}": {NOT_A_TIMEOUT}')])
+            ({"peerTimeout": timeout}, [("spec.peerTimeout", f"{STRING}{NOT_A_TIMEOUT}")])
             for timeout in (
                 "",
                 "10",
@@ -189,7 +191,7 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
         ({"credentials": {}}, [("spec.credentials.secretName", "Required value")]),
         (
             {"credentials": {"secretName": "Orders"}},
-            [("spec.credentials.secretName", f'Invalid value: "Orders": {NOT_A_SECRET_NAME}')],
+            [("spec.credentials.secretName", f"{STRING}{NOT_A_SECRET_NAME}")],
         ),
         (
             {"deletionPolicy": "Keep"},

@@ -17,7 +17,9 @@ DEFAULTS = {
     "allowedNamespaces": {"from": "Same"},
     "default": False,
 }
+# The API server does not repeat a value that a rule refuses, it gives its type.
 OBJECT = 'Invalid value: "object": '
+STRING = 'Invalid value: "string": '
 NOT_A_SECRET_NAME = (
     "name must be the name of a Secret: lower-case letters, digits, '-' and '.', for example orders-db-superuser"
 )
@@ -80,15 +82,15 @@ def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
         ({"connectionSecretRef": {}}, [("spec.connectionSecretRef.name", "Required value")]),
         (
             {"connectionSecretRef": {"name": ""}},
-            [("spec.connectionSecretRef.name", f'Invalid value: "": {NOT_A_SECRET_NAME}')],
+            [("spec.connectionSecretRef.name", f"{STRING}{NOT_A_SECRET_NAME}")],
         ),
         (
             {"connectionSecretRef": {"name": "Orders_DB"}},
-            [("spec.connectionSecretRef.name", f'Invalid value: "Orders_DB": {NOT_A_SECRET_NAME}')],
+            [("spec.connectionSecretRef.name", f"{STRING}{NOT_A_SECRET_NAME}")],
         ),
         (
             {"connectionSecretRef": {"name": "default/orders"}},
-            [("spec.connectionSecretRef.name", f'Invalid value: "default/orders": {NOT_A_SECRET_NAME}')],
+            [("spec.connectionSecretRef.name", f"{STRING}{NOT_A_SECRET_NAME}")],
         ),
         (
             {"connectionSecretRef": {"name": "a" * 254}},
@@ -96,7 +98,7 @@ def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
         ),
         (
             {"connectionSecretRef": SECRET | {"key": "my key"}},
-            [("spec.connectionSecretRef.key", f'Invalid value: "my key": {NOT_A_KEY}')],
+            [("spec.connectionSecretRef.key", f"{STRING}{NOT_A_KEY}")],
         ),
         (
             {"clientEndpoint": {}},
@@ -111,7 +113,7 @@ def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
         *(
             (
                 {"clientEndpoint": {"host": host}},
-                [("spec.clientEndpoint.host", f'Invalid value: "{host}": {NOT_A_HOST}')],
+                [("spec.clientEndpoint.host", f"{STRING}{NOT_A_HOST}")],
             )
             for host in ("", "postgresql://db", "db:5432", "db/bus", "db, standby", "-db", "[::1]")
         ),

@@ -47,8 +47,8 @@ STATUS = {
 def fields(schema: Manifest, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Manifest]]:
     """All fields below a schema with their paths, as kubectl explain takes them (lists are looked through)."""
     for name, field in schema.get("properties", {}).items():
-        if path == () and name == "metadata":
-            continue  # Kubernetes' own
+        if path == () and name in {"apiVersion", "kind", "metadata"}:
+            continue  # Kubernetes describes these itself
         yield (*path, name), field
         yield from fields(field, (*path, name))
         yield from fields(field.get("items", {}), (*path, name))
