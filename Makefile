@@ -1,0 +1,59 @@
+# Thin: every target is a command that you can also run by hand. CI runs `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+
+# uv comes from the PATH, else from PyPI into a directory of its own.
+UV := $(shell command -v uv || echo .cache/uv/bin/uv)
+RUN := .venv/bin
+ifneq ($(VERBOSE),)
+PYTEST_FLAGS += -v
+endif
+
+.PHONY: help
+help:  ## Show the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.complete: pyproject.toml uv.lock
+	@test -x $(UV) || command -v uv >/dev/null || { echo "installing uv"; $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
+	$(UV) sync --locked --all-extras --quiet
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.complete  ## Install the development environment into .venv
+
+.PHONY: servers
+servers:
+	@$(PYTHON) hack/test_servers.py
+
+.PHONY: demo
+demo: setup  ## The main job, end to end, on a real cluster: from kubectl apply to messages between pods
+	$(RUN)/python -m hack.demo
+
+.PHONY: test
+test: lint servers  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
+	$(RUN)/pytest $(PYTEST_FLAGS)
+
+.PHONY: test-fast
+test-fast: setup servers  ## All tests that need no cluster, in under two minutes
+	$(RUN)/pytest -m "not cluster" $(PYTEST_FLAGS)
+
+.PHONY: lint
+lint: setup  ## Format, lint, types, import boundaries
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+.PHONY: format
+format: setup  ## Format and fix what can be fixed
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+.PHONY: cluster
+cluster:  ## Start the local cluster (CLUSTER=current uses the current kubeconfig context)
+	$(PYTHON) -m hack.cluster up
+
+.PHONY: cluster-down
+cluster-down:  ## Stop the local cluster and leave nothing running
+	$(PYTHON) -m hack.cluster down
