@@ -1,16 +1,15 @@
-"""The webhook's own certificate authority and serving certificate. Pure: what there is and the time in, what there
-should be out.
+"""The webhook's own certificate authority and serving certificate: what there is and the time in, what should be out.
 
-Everyone who takes part learns of a change at a time of their own: replicas of the operator, and API servers that watch
-the webhook configuration's caBundle. So two neighbouring states always trust each other's certificate: a new authority
-is first only added to the bundle, signs a certificate no sooner than SETTLE later, and the old one leaves the bundle
-SETTLE after the last certificate that it signed was replaced. The exception is what cannot wait: nothing valid to serve.
+Replicas of the operator and API servers (which watch the webhook configuration's caBundle) each learn of a change at a
+time of their own. So two states that follow each other always trust each other's certificate: a new authority is at
+first only added to the bundle and signs no certificate for SETTLE; the old one leaves the bundle SETTLE after the last
+certificate that it signed was replaced. The exception is what cannot wait: nothing valid to serve.
 
-Extensions are those that strict verifiers want (RFC 5280; Python's VERIFY_X509_STRICT, Go's crypto/x509).
+The extensions are those that strict verifiers want (RFC 5280; Python's VERIFY_X509_STRICT, Go's crypto/x509).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -34,6 +33,17 @@ SETTLE = timedelta(days=1)
 BACKDATE = timedelta(hours=1)
 """Validity begins this much in the past, for verifiers whose clock is behind."""
 
+# cryptography reads the parts of a certificate when they are asked for, and fails in as many ways.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _KEYS = ("ca.crt", "ca.key", "tls.crt", "tls.key")
 
 
@@ -41,8 +51,8 @@ _KEYS = ("ca.crt", "ca.key", "tls.crt", "tls.key")
 class CertificateBundle:
     """The content of the Secret, in PEM.
 
-    `ca_certificates` holds one or more authorities, the one that signs first: it is the webhook configuration's caBundle.
-    `ca_key` is the first one's key; `certificate` and `key` are what the webhook serves.
+    `ca_certificates` holds one or more authorities, first the one that signs; it is the webhook configuration's
+    caBundle. `ca_key` is that one's key; `certificate` and `key` are what the webhook serves.
     """
 
     ca_certificates: bytes
@@ -74,64 +84,88 @@ def service_names(service: str, namespace: str) -> tuple[str, ...]:
 def plan_certificates(current: CertificateBundle | None, names: Sequence[str], now: datetime) -> CertificateBundle:
     """What the Secret should hold at `now` (aware) for a server called `names`; `current` itself if nothing is to do.
 
-    At most one of authority and certificate changes in a call, unless there is nothing valid to serve. What cannot be read
-    or does not belong together is replaced, and never an error.
+    Authority and certificate never change in the same call, unless there is nothing valid to serve: call again (hourly)
+    for what comes next. What cannot be read or does not belong together is replaced, and never an error.
     """
     if current is None:
         return _issue_all(names, now)
-    authorities = [ca for ca in _certificates(current.ca_certificates) if _is_usable_authority(ca, now)]
-    ca_key = _private_key(current.ca_key)
-    leaf = _Leaf.read(current, names)
-    served = leaf is not None and leaf.is_valid(authorities, now)
+    authorities = _read_authorities(current.ca_certificates, now)
+    ca_key = _read_key(current.ca_key)
+    leaf = _read_leaf(current, authorities, names, now)
 
     if not authorities or ca_key is None or authorities[0].public_key() != ca_key.public_key():
-        # Foreign or broken. What is served stays trusted until the new authority may sign a successor.
-        kept = [ca for ca in authorities if leaf is not None and served and leaf.is_issued_by(ca)]
-        return _with_new_authority(current, kept, now) if kept else _issue_all(names, now)
+        # Foreign or broken. What is served stays trusted until a new authority may sign its successor.
+        return _issue_all(names, now) if leaf is None else _with_new_authority(current, leaf.issuers, now)
     signer = authorities[0]
-    if leaf is None or not served:
+    if leaf is None:
         return _with_new_leaf(current, authorities, ca_key, names, now)
     if now >= _part_of_life(signer, CA_RENEWAL):
         return _with_new_authority(current, authorities, now)
     if now >= _part_of_life(leaf.certificate, LEAF_RENEWAL) and now >= _issued_at(signer) + SETTLE:
         return _with_new_leaf(current, authorities, ca_key, names, now)
-    settled = leaf.is_issued_by(signer) and now >= _issued_at(leaf.certificate) + SETTLE
+    settled = signer in leaf.issuers and now >= _issued_at(leaf.certificate) + SETTLE
     trusted = _pem(authorities[:1] if settled else authorities)
-    if trusted != current.ca_certificates:
-        return CertificateBundle(trusted, current.ca_key, current.certificate, current.key)
-    return current
+    return current if trusted == current.ca_certificates else replace(current, ca_certificates=trusted)
 
 
 @dataclass(frozen=True)
 class _Leaf:
+    """A serving certificate that can be served, and the authorities that it may have been issued by."""
+
     certificate: x509.Certificate
+    issuers: Sequence[x509.Certificate]
 
-    @classmethod
-    def read(cls, bundle: CertificateBundle, names: Sequence[str]) -> "_Leaf | None":
-        """The serving certificate, None when it is not one for these names or not the key's."""
-        certificates = _certificates(bundle.certificate)
-        key = _private_key(bundle.key)
-        if not certificates or key is None or certificates[0].public_key() != key.public_key():
-            return None
-        try:
-            extensions = certificates[0].extensions
-            covered = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except (x509.ExtensionNotFound, ValueError):
-            return None
-        if set(covered.get_values_for_type(x509.DNSName)) != set(names):
-            return None
-        return cls(certificates[0]) if ExtendedKeyUsageOID.SERVER_AUTH in usage else None
 
-    def is_valid(self, authorities: Sequence[x509.Certificate], now: datetime) -> bool:
-        return _is_in_force(self.certificate, now) and any(map(self.is_issued_by, authorities))
+def _read_authorities(pem: bytes, now: datetime) -> list[x509.Certificate]:
+    """The authorities that are in force; none when there is anything but certificates."""
+    try:
+        return [certificate for certificate in x509.load_pem_x509_certificates(pem) if _is_authority(certificate, now)]
+    except _UNREADABLE:
+        return []
 
-    def is_issued_by(self, authority: x509.Certificate) -> bool:
-        try:
-            self.certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            return False
-        return True
+
+def _is_authority(certificate: x509.Certificate, now: datetime) -> bool:
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        return constraints.ca and _is_in_force(certificate, now) and _is_issued_by(certificate, certificate)
+    except _UNREADABLE:
+        return False
+
+
+def _read_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:
+    """The key in `pem`; None for what is not an unencrypted key of the kind that is issued here."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except _UNREADABLE:
+        return None
+    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+
+
+def _read_leaf(
+    bundle: CertificateBundle, authorities: Sequence[x509.Certificate], names: Sequence[str], now: datetime
+) -> _Leaf | None:
+    """What is served; None unless it is in force, for these names, the key's and issued by one of the authorities."""
+    key = _read_key(bundle.key)
+    try:
+        certificate = x509.load_pem_x509_certificate(bundle.certificate)
+        issuers = [authority for authority in authorities if _is_issued_by(certificate, authority)]
+        if not issuers or key is None or certificate.public_key() != key.public_key():
+            return None
+        covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except _UNREADABLE:
+        return None
+    if set(covered.get_values_for_type(x509.DNSName)) != set(names) or ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+        return None
+    return _Leaf(certificate, issuers) if _is_in_force(certificate, now) else None
+
+
+def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def _issue_all(names: Sequence[str], now: datetime) -> CertificateBundle:
@@ -185,7 +219,7 @@ def _new_leaf(
             authority.subject, _name("pgmq-bus webhook"), key.public_key(), x509.random_serial_number()
         )
         .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + LEAF_LIFETIME)
+        .not_valid_after(min(now + LEAF_LIFETIME, authority.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -215,14 +249,6 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _is_usable_authority(certificate: x509.Certificate, now: datetime) -> bool:
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return constraints.ca and _is_in_force(certificate, now)
-
-
 def _is_in_force(certificate: x509.Certificate, now: datetime) -> bool:
     return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
@@ -234,23 +260,6 @@ def _issued_at(certificate: x509.Certificate) -> datetime:
 def _part_of_life(certificate: x509.Certificate, part: float) -> datetime:
     issued = _issued_at(certificate)
     return issued + part * (certificate.not_valid_after_utc - issued)
-
-
-def _certificates(pem: bytes) -> list[x509.Certificate]:
-    """The certificates in `pem`; none when any of it cannot be read."""
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        return []
-
-
-def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:
-    """The key in `pem`; None for what is not an unencrypted key of the kind that is issued here."""
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return None
-    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
 
 
 def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
