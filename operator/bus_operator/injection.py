@@ -168,7 +168,7 @@ class _Volumes:
             ):
                 return str(volume.get("name"))
         name = volume_name(binding.channel_name)
-        taken = {volume.get("name") for volume in volumes}
+        taken = [volume.get("name") for volume in volumes]
         attempt = 0
         while name in taken:
             attempt += 1

@@ -100,6 +100,19 @@ class Kube:
             namespace = await self._core.read_namespace(name)
         return dict(_metadata(namespace).labels or {})
 
+    async def read_channel(self, namespace: str, name: str) -> Resource | None:
+        """A BusChannel, or None when there is none."""
+        try:
+            with _translated(f"BusChannel {namespace}/{name}"):
+                body = await self._custom.get_namespaced_custom_object(
+                    GROUP, VERSION, namespace, PLURALS["BusChannel"], name
+                )
+        except ApiException as exc:
+            if exc.status == 404:
+                return None
+            raise
+        return Resource.from_body(cast("dict[str, Any]", body))
+
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """The Secret, or None when there is none. Raises SecretError when it may not be read."""
         try:

@@ -18,8 +18,6 @@ class Settings(BaseModel):
 
     operator_namespace: str = "default"
     service_account: str = "pgmq-bus"
-    secrets_role: str = "pgmq-bus-secrets"
-    """ClusterRole that a namespace binds to let the operator write bindings there; named in remedies."""
     webhook_service: str = "pgmq-bus-webhook"
     webhook_configuration: str = "pgmq-bus"
     webhook_tls_secret: str = "pgmq-bus-webhook-tls"  # noqa: S105 - a name
@@ -31,6 +29,11 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = "json"
     resync_seconds: Annotated[float, Field(ge=1)] = 60
     workers: Annotated[int, Field(ge=1, le=64)] = 8
+
+    @property
+    def secrets_role(self) -> str:
+        """ClusterRole that a namespace binds to let the operator write bindings there; named in remedies."""
+        return f"{self.service_account}-secrets"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":

@@ -1,0 +1,121 @@
+"""The operator's process: watches, reconciler, admission webhook and probes in one event loop."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kopf
+from kubernetes.aio.client import AdmissionregistrationV1Api, ApiClient, CoreV1Api
+from kubernetes.aio.client.exceptions import ApiException
+
+from bus_operator import handlers, logs
+from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
+from bus_operator.controller import Controller
+from bus_operator.errors import BusError
+from bus_operator.health import HealthServer
+from bus_operator.kube import Kube, api_client
+from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
+from bus_operator.settings import Settings
+from bus_operator.webhook import WebhookServer, make_app
+
+logger = logging.getLogger(__name__)
+
+CERTIFICATE_CHECK = 60.0
+"""Seconds between looks at the certificate and the caBundle, which an upgrade of the chart may empty."""
+
+CERTIFICATE_RETRY = 2.0
+"""Seconds until the next attempt while there is nothing to serve yet."""
+
+
+class Operator:
+    """Everything that runs, wired together once."""
+
+    def __init__(self, settings: Settings, api: ApiClient) -> None:
+        self._settings = settings
+        self._admission = AdmissionregistrationV1Api(api)
+        self._kube = Kube(
+            api,
+            secrets_role=settings.secrets_role,
+            service_account=(settings.operator_namespace, settings.service_account),
+        )
+        self._controller = Controller(self._kube, resync=settings.resync_seconds, workers=settings.workers)
+        self._certificate: ServingCertificate
+        if settings.webhook_cert_dir is not None:
+            self._certificate = FileCertificates(Path(settings.webhook_cert_dir))
+        else:
+            store = KubernetesSecretStore(
+                CoreV1Api(api), name=settings.webhook_tls_secret, namespace=settings.operator_namespace
+            )
+            self._certificate = CertificateManager(
+                store, service=settings.webhook_service, namespace=settings.operator_namespace
+            )
+        self._webhook = WebhookServer(make_app(self._secret_name))
+        self._health = HealthServer(lambda: self._webhook.healthy)
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT, which kopf listens for."""
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, self._controller)
+        await self._health.start(self._settings.health_port)
+        helpers: asyncio.Future[Any] = asyncio.gather(self._controller.run(), self._serve_webhook())
+        watches: asyncio.Future[Any] = asyncio.ensure_future(
+            kopf.operator(registry=registry, settings=handlers.settings(), clusterwide=True, standalone=True)
+        )
+        try:
+            await asyncio.wait([helpers, watches], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (helpers, watches):
+                task.cancel()
+            results = await asyncio.gather(helpers, watches, return_exceptions=True)
+            await self._webhook.stop()
+            await self._health.stop()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _serve_webhook(self) -> None:
+        """Listens as soon as there is a certificate, and keeps it and its authority current."""
+        started = False
+        while True:
+            try:
+                await self._certificate.ensure()
+                if not started:
+                    await self._webhook.start(None, self._settings.webhook_port, self._certificate.ssl_context)
+                    started = True
+                if self._certificate.ca_bundle is not None:
+                    await ensure_ca_bundle(
+                        self._admission, self._settings.webhook_configuration, self._certificate.ca_bundle
+                    )
+            except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
+                logger.warning("webhook certificate: %s", exc)
+            await asyncio.sleep(CERTIFICATE_CHECK if started else CERTIFICATE_RETRY)
+
+    async def _secret_name(self, namespace: str, channel: str) -> str | None:
+        """The Secret of a BusChannel, for the webhook."""
+        resource = self._controller.inventory.channels.get((namespace, channel))
+        if resource is None:
+            # The watch may not have got this far yet.
+            resource = await self._kube.read_channel(namespace, channel)
+        return resource.channel_spec().secret_name(channel) if resource is not None else None
+
+
+async def run(settings: Settings) -> None:
+    """Runs the operator."""
+    async with api_client() as api:
+        await Operator(settings, api).run()
+
+
+def main() -> None:
+    """The console script. Exit status: 0 asked to stop, 1 failed, 2 wrong settings."""
+    if sys.argv[1:]:
+        print("usage: bus-operator\n\nIt is set up by environment variables (BUS_*), as the Helm chart sets them.")  # noqa: T201
+        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else 2)
+    try:
+        settings = Settings.from_environment()
+    except BusError as exc:
+        sys.exit(f"bus-operator: {exc}")
+    logs.configure(settings.log_level, settings.log_format)
+    asyncio.run(run(settings))
