@@ -1,6 +1,7 @@
 """A real API server with the project's resource definitions; no node, so that nothing runs."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,8 +14,10 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from hack.cluster.layout import Layout
+
 ROOT = Path(__file__).parents[2]
-CLUSTER_NAME = "pgmq-bus-apiserver"
+LAYOUT = Layout.of("pgmq-bus-apiserver")
 GROUP, VERSION = "pgmqbus.dev", "v1alpha1"
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 # What the API server adds when a value is missing or of a wrong type, so that the rules have nothing to look at.
@@ -27,18 +30,20 @@ RULES_NOT_CHECKED = (
 Manifest = dict[str, Any]
 
 
-def hack_cluster(*arguments: str) -> str:
-    command = [sys.executable, "-m", "hack.cluster", *arguments, "--name", CLUSTER_NAME]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
+def hack_cluster(command: str, *options: str) -> None:
+    # Whatever cluster the environment asks for: this one is our own, and nothing here may reach another.
+    environment = os.environ | {"CLUSTER": "local"}
+    arguments = [sys.executable, "-m", "hack.cluster", command, "--name", LAYOUT.name, *options]
+    subprocess.run(arguments, cwd=ROOT, env=environment, check=True)
 
 
 @pytest.fixture(scope="session")
 def apiserver() -> Iterator[Path]:
     """The kubeconfig of an API server that is there for this session only."""
     try:
+        hack_cluster("down")  # what a killed session has left
         hack_cluster("up", "--control-plane-only")
-        yield Path(hack_cluster("kubeconfig").strip())
+        yield LAYOUT.kubeconfig
     finally:
         hack_cluster("down")
 
@@ -53,10 +58,10 @@ def api(apiserver: Path) -> Iterator[client.ApiClient]:
 @pytest.fixture(scope="session")
 def run(apiserver: Path) -> Callable[..., str]:
     """Run kubectl or helm against the API server and return standard output."""
-    programs = {"helm": str(Path(sys.executable).parent / "helm")}
+    programs = {"helm": Path(sys.executable).parent / "helm", "kubectl": LAYOUT.kubectl}
 
     def run_program(program: str, *arguments: str, stdin: str = "") -> str:
-        command = [programs.get(program, program), "--kubeconfig", str(apiserver), *arguments]
+        command = [str(programs[program]), "--kubeconfig", str(apiserver), *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
