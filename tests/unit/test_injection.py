@@ -97,9 +97,7 @@ def test_every_container_init_container_and_sidecar_gets_every_binding() -> None
 
 @pytest.mark.parametrize("absent", [None, []])
 def test_null_and_empty_lists_are_as_absent_ones(absent: list[Any] | None) -> None:
-    before = pod(
-        {"name": "app", "env": absent, "volumeMounts": absent}, volumes=absent, initContainers=absent
-    )
+    before = pod({"name": "app", "env": absent, "volumeMounts": absent}, volumes=absent, initContainers=absent)
     before["metadata"]["annotations"] = None
     after = injected(before, ORDERS)
     assert after["spec"]["containers"] == [{"name": "app", "env": [ROOT], "volumeMounts": [ORDERS_MOUNT]}]
@@ -173,9 +171,7 @@ def test_a_root_that_cannot_be_known_or_used_excludes_the_container(variable: Po
     )
 
     alone = pod(unknown)
-    assert injected(alone, ORDERS) == alone, (
-        "neither volume nor annotation when no container gets the binding"
-    )
+    assert injected(alone, ORDERS) == alone, "neither volume nor annotation when no container gets the binding"
     assert inject(alone, [ORDERS]).warnings == (warning,)
 
     both = pod(unknown, {"name": "other"})
@@ -291,9 +287,7 @@ def test_a_static_pods_mirror_is_not_patched() -> None:
     before = pod()
     before["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "hash"
     assert injected(before, ORDERS) == before
-    assert inject(before, [ORDERS]).warnings == (
-        "a static pod cannot use Secrets: no bus binding was injected",
-    )
+    assert inject(before, [ORDERS]).warnings == ("a static pod cannot use Secrets: no bus binding was injected",)
 
 
 @pytest.mark.parametrize(
