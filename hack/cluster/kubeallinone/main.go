@@ -26,11 +26,9 @@ import (
 
 	// What CoreDNS's Corefile may name here.
 	_ "github.com/coredns/coredns/plugin/bind"
-	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
-	_ "github.com/coredns/coredns/plugin/ready"
 
 	// Logging formats and metrics that the upstream main packages register.
 	_ "k8s.io/component-base/logs/json/register"
