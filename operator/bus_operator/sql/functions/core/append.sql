@@ -23,7 +23,7 @@ begin
     end if;
 
     if member.durability = 'Async' then
-        perform set_config('synchronous_commit', 'off', true);
+        perform pgmq_bus.commit_lazily();
     elsif current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;

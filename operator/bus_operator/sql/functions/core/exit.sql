@@ -11,7 +11,7 @@ begin
     if not found then
         return false;
     end if;
-    perform set_config('synchronous_commit', 'off', true);
+    perform pgmq_bus.commit_lazily();
     perform pgmq_bus.trim(member.channel_id, true);
     delete from pgmq_bus.peer where queue = member.queue;
     return found;

@@ -1,8 +1,9 @@
 -- Reads for a peer whose membership was checked: up to p_limit messages after p_after, in order, marked as delivered.
 -- A first row without message and with lost = n says that up to n messages after p_after were trimmed while the peer was
 -- away. A last row without message and lost says that the log was read up to there and what was left out is the peer's own.
+-- p_extend: what was in hand before is kept from redelivery as long as what is handed out now.
 create or replace function pgmq_bus.fetch(
-    member pgmq_bus.membership, p_after bigint, p_visibility_seconds integer, p_limit integer
+    member pgmq_bus.membership, p_after bigint, p_visibility_seconds integer, p_limit integer, p_extend boolean
 ) returns table (msg_id bigint, message jsonb, lost bigint)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -40,8 +41,8 @@ begin
         end if;
         if item.msg_id is not null then
             scanned := item.msg_id;
-            again := again + (item.msg_id <= member.delivered)::integer;
             if item.sender is distinct from member.queue then
+                again := again + (item.msg_id <= member.delivered)::integer;
                 told := item.msg_id;
                 returned := item.msg_id;
                 msg_id := item.msg_id;
@@ -63,8 +64,12 @@ begin
     set position = scanned,
         delivered = greatest(delivered, returned),
         -- With nothing in hand there is nothing to acknowledge: own messages and lost ones must not hold the log back.
-        acknowledged = case when returned is null and acknowledged >= delivered then scanned else acknowledged end,
-        visible_at = clock_timestamp() + make_interval(secs => p_visibility_seconds),
+        acknowledged = case when returned is null and acknowledged >= delivered then greatest(acknowledged, scanned) else acknowledged end,
+        visible_at = case
+            when p_extend or acknowledged >= delivered or visible_at <= clock_timestamp()
+                then clock_timestamp() + make_interval(secs => p_visibility_seconds)
+            else visible_at
+        end,
         last_seen = clock_timestamp(),
         login = session_user,
         lost = peer.lost + gap,

@@ -1,5 +1,5 @@
 -- Notes that a peer is alive and extends the visibility of what it has in hand: redelivery is for dead readers, not slow
--- ones. Writes only when there is something to extend or the last note is getting old.
+-- ones. p_visibility_seconds null extends nothing. Writes only when there is something to extend or the last note is getting old.
 create or replace function pgmq_bus.heartbeat(member pgmq_bus.membership, p_visibility_seconds integer) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

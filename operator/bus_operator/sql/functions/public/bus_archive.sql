@@ -10,7 +10,7 @@ begin
     if not found then
         raise insufficient_privilege using message = 'bus: access denied';
     end if;
-    perform set_config('synchronous_commit', 'off', true);
+    perform pgmq_bus.commit_lazily();
     return pgmq_bus.acknowledge(member, p_msg_id);
 end
 $$;

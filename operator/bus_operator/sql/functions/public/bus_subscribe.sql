@@ -8,13 +8,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     member pgmq_bus.membership;
+    position_before bigint;
     give_up timestamptz;
 begin
     perform pgmq_bus.require_range('p_vt', p_vt, 1, 43200);
     perform pgmq_bus.require_range('p_qty', p_qty, 1, 10000);
     perform pgmq_bus.require_range('p_max_seconds', p_max_seconds, 0, 3600);
     give_up := clock_timestamp() + make_interval(secs => least(p_max_seconds, 1));
-    perform set_config('synchronous_commit', 'off', true);
+    perform pgmq_bus.commit_lazily();
     loop
         select * into member from pgmq_bus.membership as m where m.queue = p_my_queue and m.channel = p_channel;
         if not found then
@@ -24,15 +25,22 @@ begin
             member,
             case when member.visible_at <= clock_timestamp() then member.acknowledged else member.position end,
             p_vt,
-            p_qty
+            p_qty,
+            false
         ) as f
         where f.message is not null;
         if found then
             return;
         end if;
         exit when clock_timestamp() >= give_up;
-        perform pg_sleep(0.01);
+        -- Where the position moved, a batch held nothing but the peer's own messages, and the next may be there already.
+        if member.position is not distinct from position_before then
+            perform pg_sleep(0.01);
+        end if;
+        position_before := member.position;
     end loop;
-    perform pgmq_bus.heartbeat(member, p_vt);
+    -- Not extending the visibility: this client has no cursor, and one that polls with messages in hand has lost the answer
+    -- that held them.
+    perform pgmq_bus.heartbeat(member, null);
 end
 $$;

@@ -12,24 +12,29 @@ declare
 begin
     perform pgmq_bus.require_range('p_visibility_seconds', p_visibility_seconds, 1, 43200);
     perform pgmq_bus.require_range('p_limit', p_limit, 0, 10000);
+    perform pgmq_bus.require_range('p_after', coalesce(p_after, 0), 0, 9223372036854775807);
     select * into member from pgmq_bus.membership as m where m.queue = p_queue and m.channel = p_channel;
     if not found then
         raise insufficient_privilege using message = 'bus: access denied';
     end if;
     -- Losing an acknowledgement in a crash only means a redelivery: it never waits for the disk.
-    perform set_config('synchronous_commit', 'off', true);
+    perform pgmq_bus.commit_lazily();
     if p_acknowledge > member.acknowledged then
         perform pgmq_bus.acknowledge(member, p_acknowledge);
+        select * into member from pgmq_bus.membership as m where m.queue = p_queue and m.channel = p_channel;
     end if;
     if p_limit > 0 then
         return query select f.* from pgmq_bus.fetch(
             member,
-            coalesce(
-                p_after,
-                case when member.visible_at <= clock_timestamp() then member.acknowledged else member.position end
-            ),
+            case
+                -- Never past what was handed out: a server that lost the end of an Async log in a crash gives ids again.
+                when p_after is not null then least(p_after, greatest(member.delivered, member.position))
+                when member.visible_at <= clock_timestamp() then member.acknowledged
+                else member.position
+            end,
             p_visibility_seconds,
-            p_limit
+            p_limit,
+            true
         ) as f;
         got_rows := found;
     end if;

@@ -1,0 +1,71 @@
+"""What the database tests share: one database for many of them, a channel of its own for each."""
+
+import asyncio
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import postgres
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from wire import Peer
+
+MakeChannel = Callable[..., Awaitable[postgres.Channel]]
+Connect = Callable[[postgres.Channel], Awaitable[asyncpg.Connection]]
+
+
+@pytest.fixture(scope="session")
+def shared(server: postgres.Server) -> Iterator[postgres.Database]:
+    """One database with the schema installed, for tests that only need a channel of their own."""
+    created = asyncio.run(postgres.create_database(server))
+    yield created
+    asyncio.run(postgres.drop_database(created))
+
+
+@pytest.fixture
+def make_channel(shared: postgres.Database) -> MakeChannel:
+    """Provisions a channel with a fresh name; keywords as in a manifest."""
+
+    async def make(**spec: Any) -> postgres.Channel:
+        return await shared.create_channel(f"channel-{secrets.token_hex(6)}", **spec)
+
+    return make
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens sessions as a channel's login; closed at the end of the test, whatever state they are in."""
+    async with AsyncExitStack() as stack:
+
+        async def open_session(channel: postgres.Channel) -> asyncpg.Connection:
+            session = await channel.connect()
+            stack.callback(session.terminate)
+            return session
+
+        yield open_session
+
+
+@pytest.fixture
+async def admin(shared: postgres.Database) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser's session in the shared database."""
+    session = await shared.server.connect(shared.name)
+    yield session
+    session.terminate()
+
+
+@pytest.fixture
+def join(connect: Connect) -> Callable[..., Awaitable[Peer]]:
+    """Joins a channel over a session of its own; keywords are the options of `join_channel`."""
+
+    async def join_channel(
+        channel: postgres.Channel, session: asyncpg.Connection | None = None, **options: Any
+    ) -> Peer:
+        return await Peer.join(session or await connect(channel), channel.name, **options)
+
+    return join_channel

@@ -1,0 +1,207 @@
+"""What goes away from a log, when, and what a peer is told that comes too late."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from bus_operator import catalog
+from wire import Peer, Row, payloads
+
+
+async def log_ids(admin: asyncpg.Connection, channel: str) -> list[int]:
+    queue = await admin.fetchval("select queue from pgmq_bus.channel where name = $1", channel)
+    return [row[0] for row in await admin.fetch(f"select msg_id from pgmq.q_{queue} order by msg_id")]
+
+
+async def grow_old(admin: asyncpg.Connection, peer: Peer, interval: str) -> None:
+    """As if the peer had been silent for that long: nobody waits ten minutes for a test."""
+    await admin.execute(
+        "update pgmq_bus.peer set last_seen = last_seen - $2::text::interval where queue = $1", peer.queue, interval
+    )
+
+
+async def trim_soon(admin: asyncpg.Connection, channel: str) -> None:
+    """Lets the next acknowledgement trim: it does so once a second."""
+    await admin.execute(
+        "update pgmq_bus.channel_state set trim_after = '-infinity'"
+        " where channel_id = (select id from pgmq_bus.channel where name = $1)",
+        channel,
+    )
+
+
+async def read_and_acknowledge(peer: Peer) -> list[Row]:
+    rows = await peer.read()
+    if rows:
+        await peer.read(acknowledge=rows[-1].msg_id, limit=0)
+    return rows
+
+
+async def test_what_everybody_acknowledged_goes_away(make_channel, join, admin):
+    channel = await make_channel()
+    one, two = await join(channel), await join(channel)
+    ids = await one.publish(*range(4))
+    await one.read()
+    await one.read(acknowledge=ids[3], limit=0)
+    assert await log_ids(admin, channel.name) == ids
+    await two.read()
+    await trim_soon(admin, channel.name)
+    await two.read(acknowledge=ids[1], limit=0)
+    assert await log_ids(admin, channel.name) == ids[2:]
+
+
+async def test_trimming_needs_no_operator(make_channel, join, admin):
+    channel = await make_channel()
+    peer = await join(channel)
+    async with asyncio.timeout(15):
+        for n in range(10_000):
+            await peer.publish(n)
+            await read_and_acknowledge(peer)
+            if n > 20 and len(await log_ids(admin, channel.name)) < 10:
+                return
+    pytest.fail("the log only grew")
+
+
+async def test_a_large_backlog_is_trimmed_in_steps(make_channel, join, admin):
+    channel = await make_channel()
+    peer = await join(channel)
+    for _ in range(3):
+        ids = await peer.publish(*([0] * 8000))
+    await peer.read(limit=10_000)
+    await peer.read(limit=10_000)
+    await peer.read(limit=10_000)
+    await peer.read(acknowledge=ids[-1], limit=0)
+    assert len(await log_ids(admin, channel.name)) == 14_000
+    last = (await peer.publish("more"))[0]
+    await read_and_acknowledge(peer)
+    assert len(await log_ids(admin, channel.name)) == 4_001
+    assert last
+
+
+async def test_a_stalled_live_peer_holds_the_log(make_channel, join, admin):
+    channel = await make_channel(peerTimeout="10m")
+    reader, stalled = await join(channel), await join(channel)
+    ids = await reader.publish(1, 2)
+    await grow_old(admin, stalled, "9 minutes")
+    await trim_soon(admin, channel.name)
+    await read_and_acknowledge(reader)
+    assert await log_ids(admin, channel.name) == ids
+    assert payloads(await stalled.read()) == [1, 2]
+
+
+async def test_a_peer_past_its_timeout_does_not_and_is_told_what_it_lost(make_channel, join, admin):
+    channel = await make_channel(peerTimeout="10m")
+    reader, gone = await join(channel), await join(channel)
+    ids = await reader.publish(1, 2, 3)
+    await grow_old(admin, gone, "11 minutes")
+    await trim_soon(admin, channel.name)
+    await read_and_acknowledge(reader)
+    assert await log_ids(admin, channel.name) == []
+    after = await reader.publish("new")
+    assert await gone.read() == [Row(ids[-1], None, 3), Row(after[0], "new")]
+    assert await gone.read(after=after[0], acknowledge=after[0]) == []
+    row = await admin.fetchrow("select lost, acknowledged from pgmq_bus.peer where queue = $1", gone.queue)
+    assert tuple(row) == (3, after[0])
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+async def test_the_loss_is_told_once(make_channel, join, admin, explicit):
+    channel = await make_channel()
+    reader, gone = await join(channel), await join(channel)
+    ids = await reader.publish(1, 2, 3)
+    await grow_old(admin, gone, "11 minutes")
+    await trim_soon(admin, channel.name)
+    await read_and_acknowledge(reader)
+    assert await gone.read(after=0 if explicit else None) == [Row(ids[-1], None, 3)]
+    assert await gone.read(after=ids[-1] if explicit else None) == []
+
+
+async def test_a_wrapper_client_that_lost_messages_goes_on(make_channel, join, admin):
+    channel = await make_channel()
+    reader, gone = await join(channel), await join(channel)
+    await reader.publish(1, 2, 3)
+    await grow_old(admin, gone, "11 minutes")
+    await trim_soon(admin, channel.name)
+    await read_and_acknowledge(reader)
+    await reader.publish("new")
+    rows = await gone.bus_subscribe()
+    assert payloads(rows) == ["new"]
+    assert await gone.bus_archive(rows[0].msg_id)
+
+
+async def test_a_durable_peer_that_stayed_away_too_long_is_told(make_channel, join, admin):
+    channel = await make_channel()
+    reader, worker = await join(channel), await join(channel, peer="worker")
+    await reader.publish(1, 2)
+    await grow_old(admin, worker, "11 minutes")
+    await trim_soon(admin, channel.name)
+    await read_and_acknowledge(reader)
+    back = await join(channel, peer="worker")
+    assert back.joined["resumed"] is True
+    assert [row.lost for row in await back.read(after=back.joined["position"])] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "silent", "remains"),
+    [(None, "23 hours", True), (None, "25 hours", False), ("worker", "25 hours", True), ("worker", "31 days", False)],
+)
+async def test_peers_that_never_come_back_are_forgotten(make_channel, join, admin, name, silent, remains):
+    channel = await make_channel()
+    reader = await join(channel)
+    other = await join(channel, **({"peer": name} if name else {}))
+    await reader.publish(1)
+    await grow_old(admin, other, silent)
+    await trim_soon(admin, channel.name)
+    await read_and_acknowledge(reader)
+    query = "select exists (select from pgmq_bus.peer where queue = $1)"
+    assert await admin.fetchval(query, other.queue) is remains
+
+
+async def test_ghosts_past_their_timeout_do_not_count_against_the_limit(make_channel, join, admin):
+    channel = await make_channel(limits={"maxPeers": 1})
+    ghost = await join(channel)
+    await grow_old(admin, ghost, "11 minutes")
+    await join(channel)
+
+
+@pytest.mark.parametrize("self_delivery", [True, False])
+async def test_a_channel_that_all_read_and_left_is_empty(make_channel, join, admin, self_delivery):
+    channel = await make_channel(selfDelivery=self_delivery)
+    peers = [await join(channel) for _ in range(3)]
+    for peer in peers:
+        await peer.publish("a", "b")
+    for peer in peers:
+        rows = await peer.read()
+        await peer.read(acknowledge=rows[-1].msg_id, limit=0)
+        await peer.read(acknowledge=[row.msg_id for row in rows if row.message][-1], limit=0)
+    for peer in peers:
+        assert await peer.leave()
+    assert await log_ids(admin, channel.name) == []
+    channel_id = await admin.fetchval("select id from pgmq_bus.channel where name = $1", channel.name)
+    counts = await catalog.count_channel(admin, channel_id)
+    assert (counts.peers, counts.backlog, counts.stored) == (0, 0, 0)
+
+
+async def test_the_backlog_is_the_slowest_live_peers(make_channel, join, admin):
+    channel = await make_channel()
+    fast, slow, gone = [await join(channel) for _ in range(3)]
+    ids = await fast.publish(*range(5))
+    await fast.read()
+    await fast.read(acknowledge=ids[-1], limit=0)
+    await slow.read()
+    await slow.read(acknowledge=ids[1], limit=0)
+    await grow_old(admin, gone, "11 minutes")
+    channel_id = await admin.fetchval("select id from pgmq_bus.channel where name = $1", channel.name)
+    counts = await catalog.count_channel(admin, channel_id)
+    assert (counts.peers, counts.backlog) == (2, 3)
+
+
+async def test_a_publisher_whose_own_messages_are_left_out_does_not_hold_the_log(make_channel, join, admin):
+    channel = await make_channel(selfDelivery=False)
+    publisher, reader = await join(channel), await join(channel)
+    ids = await publisher.publish(*range(5))
+    await publisher.read()
+    await trim_soon(admin, channel.name)
+    rows = await reader.read()
+    await reader.read(acknowledge=rows[-1].msg_id, limit=0)
+    assert await log_ids(admin, channel.name) == []
+    assert ids

@@ -1,0 +1,202 @@
+"""The five public functions, as pipecat's IsolatedPgmqBackend calls them."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import pytest
+from wire import Peer, payloads
+
+Join = Callable[..., Awaitable[Peer]]
+
+
+@pytest.fixture
+async def bus_join(make_channel, connect):
+    """Two peers of one channel, joined by `bus_join`."""
+    channel = await make_channel()
+    return [await Peer.bus_join(await connect(channel), channel.name) for _ in range(2)]
+
+
+async def test_a_message_reaches_every_peer_and_its_publisher(bus_join):
+    one, two = bus_join
+    ids = await one.bus_publish({"n": 1})
+    assert len(ids) == 1
+    for peer in (one, two):
+        rows = await peer.bus_subscribe()
+        assert [(row.msg_id, row.message) for row in rows] == [(ids[0], {"n": 1})]
+
+
+async def test_join_is_at_the_head_of_the_log(make_channel, connect):
+    channel = await make_channel()
+    early = await Peer.bus_join(await connect(channel), channel.name)
+    await early.bus_publish("before")
+    late = await Peer.bus_join(await connect(channel), channel.name)
+    await early.bus_publish("after")
+    assert payloads(await late.bus_subscribe()) == ["after"]
+    assert payloads(await early.bus_subscribe()) == ["before", "after"]
+
+
+async def test_a_json_null_is_a_message(bus_join):
+    one, two = bus_join
+    await one.session.execute("select public.bus_publish($1, $2, 'null'::jsonb)", one.channel, one.queue)
+    assert len(await two.bus_subscribe()) == 1
+
+
+async def test_what_was_read_is_not_read_again_at_once(bus_join):
+    one, two = bus_join
+    await one.bus_publish(1)
+    assert payloads(await two.bus_subscribe()) == [1]
+    assert await two.bus_subscribe() == []
+
+
+async def test_quantity_bounds_a_batch(bus_join):
+    one, two = bus_join
+    for n in range(5):
+        await one.bus_publish(n)
+    assert payloads(await two.bus_subscribe(quantity=2)) == [0, 1]
+    assert payloads(await two.bus_subscribe(quantity=2)) == [2, 3]
+    assert payloads(await two.bus_subscribe(quantity=2)) == [4]
+
+
+async def test_unacknowledged_is_delivered_again_after_the_visibility_timeout(bus_join):
+    one, two = bus_join
+    for n in range(3):
+        await one.bus_publish(n)
+    rows = await two.bus_subscribe(visibility=1)
+    assert await two.bus_archive(rows[0].msg_id)
+    # The second call waits in the server; it must see the redelivery, whose time comes while it does.
+    again: list = []
+    started = time.monotonic()
+    while not again:
+        again = await two.bus_subscribe(visibility=30, seconds=1)
+        assert time.monotonic() - started < 10
+    assert time.monotonic() - started > 0.7
+    assert again == rows[1:]
+    assert await two.bus_archive(again[-1].msg_id)
+    assert await two.bus_subscribe() == []
+
+
+async def test_polling_does_not_put_off_the_redelivery_of_a_lost_answer(bus_join):
+    # The answer with the message never reached the client, which goes on polling and has nothing to archive.
+    one, two = bus_join
+    await one.bus_publish("once")
+    await two.bus_subscribe(visibility=1)
+    deadline = time.monotonic() + 8
+    while time.monotonic() < deadline:
+        if payloads(await two.bus_subscribe(visibility=1, seconds=0)) == ["once"]:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the message was not delivered again")
+
+
+async def test_reading_on_does_not_put_off_the_redelivery_of_what_came_before(bus_join):
+    one, two = bus_join
+    await one.bus_publish("first")
+    await two.bus_subscribe(visibility=1)
+    seen: list = []
+    deadline = time.monotonic() + 8
+    n = 0
+    while "first" not in seen and time.monotonic() < deadline:
+        await one.bus_publish(n)
+        seen += payloads(await two.bus_subscribe(visibility=1, seconds=0))
+        n += 1
+        await asyncio.sleep(0.02)
+    assert "first" in seen
+
+
+async def test_archive_acknowledges_everything_up_to_its_message(bus_join, admin):
+    one, two = bus_join
+    ids = [(await one.bus_publish(n))[0] for n in range(4)]
+    await two.bus_subscribe()
+    assert await two.bus_archive(ids[2]) is True
+    position = await admin.fetchval("select acknowledged from pgmq_bus.peer where queue = $1", two.queue)
+    assert position == ids[2]
+    assert await two.bus_archive(ids[2]) is False
+    assert await two.bus_archive(ids[0]) is False
+
+
+async def test_archive_beyond_what_was_delivered_is_refused(bus_join):
+    one, two = bus_join
+    ids = [(await one.bus_publish(n))[0] for n in range(3)]
+    await two.bus_subscribe(quantity=1)
+    assert await two.bus_archive(ids[1]) is False
+    assert await two.bus_archive(2**63 - 1) is False
+    assert payloads(await two.bus_subscribe()) == [1, 2]
+
+
+async def test_leave_ends_the_peer(bus_join):
+    one, two = bus_join
+    await two.bus_leave()
+    for call in (two.bus_publish(1), two.bus_subscribe(), two.bus_archive(1)):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="^bus: access denied$"):
+            await call
+    await two.bus_leave()
+    assert await one.bus_publish(1)
+
+
+async def test_an_empty_poll_waits_about_one_second_at_most(bus_join):
+    started = time.monotonic()
+    assert await bus_join[0].bus_subscribe(seconds=3600) == []
+    assert 0.9 < time.monotonic() - started < 3
+
+
+async def test_a_poll_returns_early_on_a_message(bus_join):
+    one, two = bus_join
+    waiting = asyncio.create_task(two.bus_subscribe(seconds=5))
+    await asyncio.sleep(0)  # let the request go out first
+    await one.bus_publish("hello")
+    published = time.monotonic()
+    assert payloads(await waiting) == ["hello"]
+    assert time.monotonic() - published < 0.5
+
+
+async def test_own_messages_are_left_out_where_the_channel_says_so(make_channel, connect):
+    channel = await make_channel(selfDelivery=False)
+    one, two = [await Peer.bus_join(await connect(channel), channel.name) for _ in range(2)]
+    await one.bus_publish("mine")
+    await two.bus_publish("theirs")
+    assert payloads(await one.bus_subscribe()) == ["theirs"]
+    assert payloads(await two.bus_subscribe()) == ["mine"]
+
+
+async def test_many_own_messages_do_not_delay_the_next_of_another_peer(make_channel, connect):
+    channel = await make_channel(selfDelivery=False)
+    one, two = [await Peer.bus_join(await connect(channel), channel.name) for _ in range(2)]
+    await Peer.publish(one, *range(500))
+    await two.bus_publish("theirs")
+    # One message a call: 500 scans of its own messages fit into one poll, if it does not sleep between them.
+    assert payloads(await one.bus_subscribe(quantity=1, seconds=1)) == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("select public.bus_publish($1, $2, '1')", "on"),
+        ("select public.bus_publish($1, $2, '1'), public.bus_archive($2, $1, 0)", "on"),
+        ("select * from public.bus_subscribe($2, $1, 30, 1, 0)", "off"),
+        ("select public.bus_archive($2, $1, 0)", "off"),
+    ],
+)
+async def test_a_sync_channel_waits_for_the_disk_after_a_publish_only(bus_join, statement, expected):
+    one, _ = bus_join
+    async with one.session.transaction():
+        await one.session.fetch(statement, one.channel, one.queue)
+        assert await one.session.fetchval("show synchronous_commit") == expected
+    assert await one.session.fetchval("show synchronous_commit") == "on"
+
+
+async def test_an_async_channel_does_not_wait_for_the_disk(make_channel, connect):
+    channel = await make_channel(durability="Async")
+    peer = await Peer.bus_join(await connect(channel), channel.name)
+    async with peer.session.transaction():
+        await peer.bus_publish(1)
+        assert await peer.session.fetchval("show synchronous_commit") == "off"
+
+
+async def test_a_sync_publish_waits_even_where_the_session_says_otherwise(bus_join):
+    one, _ = bus_join
+    await one.session.execute("set synchronous_commit = off")
+    async with one.session.transaction():
+        await one.bus_publish(1)
+        assert await one.session.fetchval("show synchronous_commit") == "on"
