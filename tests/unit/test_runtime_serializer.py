@@ -1,0 +1,346 @@
+"""The serializer on its own: what travels, what is refused, and that nothing but registered types is built.
+
+That the reference client reads and writes the same is tested with the reference itself, in tests/interop.
+"""
+
+import enum
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from bus_runtime import (
+    BusActivateWorkerMessage,
+    BusDataMessage,
+    BusEndMessage,
+    BusJobRequestMessage,
+    BusWorkerRegistryMessage,
+    JSONMessageSerializer,
+    SerializationError,
+    TypeAdapter,
+    UnknownTypeError,
+    WorkerRegistryEntry,
+)
+from bus_runtime.serializers import MAX_DEPTH
+
+
+class Colour(enum.Enum):
+    RED = "#f00"
+
+
+class Size(enum.IntEnum):
+    BIG = 3
+
+
+class Item(BaseModel):
+    sku: str
+    tags: list[str] = []
+    note: str | None = None
+
+
+@dataclass
+class Address:
+    street: str
+    flat: int | None = None
+
+
+@dataclass
+class Order(BusDataMessage):
+    payload: Any
+    comment: str | None = None
+
+
+@pytest.fixture
+def serializer() -> JSONMessageSerializer:
+    serializer = JSONMessageSerializer()
+    for cls in (Colour, Item, Address):
+        serializer.register_type(cls)
+    return serializer
+
+
+def round_trip(serializer: JSONMessageSerializer, payload: Any) -> Any:
+    message = serializer.deserialize(serializer.serialize(Order(payload, source="test")))
+    assert isinstance(message, Order)
+    return message.payload
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text",
+        "snow \u2603 \U0001f600",
+        0,
+        -(2**63),
+        2**64 - 1,
+        1.5,
+        True,
+        False,
+        [],
+        {},
+        [1, [2, [3, {"a": None}]]],
+        {"nested": {"none stays": None}},
+        b"\x00\xff bytes",
+        {"blob": [b"", b"x"]},
+        Colour.RED,
+        Address("Elm", 3),
+        Address("Oak"),
+        Item(sku="1", tags=["a"], note="n"),
+        [Item(sku="2"), Address("Ash"), Colour.RED],
+    ],
+    ids=repr,
+)
+def test_values_survive(serializer: JSONMessageSerializer, value: Any) -> None:
+    assert round_trip(serializer, value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [
+        ((1, (2, 3)), [1, [2, 3]]),
+        (Size.BIG, 3),
+        ({1: "a", None: "c", 1.5: "d"}, {"1": "a", "null": "c", "1.5": "d"}),
+        ({True: "b"}, {"true": "b"}),
+        (bytearray(b"x"), b"x"),
+    ],
+    ids=repr,
+)
+def test_values_that_arrive_as_their_json_relatives(
+    serializer: JSONMessageSerializer, value: Any, arrives: Any
+) -> None:
+    assert round_trip(serializer, value) == arrives
+
+
+def test_id_and_name_travel_and_none_does_not(serializer: JSONMessageSerializer) -> None:
+    message = BusEndMessage(source="a")
+    raw = json.loads(serializer.serialize(message))
+    assert raw == {
+        "__type__": "pipecat.bus.messages.BusEndMessage",
+        "__data__": {"id": message.id, "name": message.name, "source": "a"},
+    }
+    again = serializer.deserialize(json.dumps(raw).encode())
+    assert (again.id, again.name, again.source, again.target) == (message.id, message.name, "a", None)
+
+
+def test_nested_types_of_the_hierarchy(serializer: JSONMessageSerializer) -> None:
+    message = BusWorkerRegistryMessage("r", [WorkerRegistryEntry("w", active=True, started_at=1.5)], source="r")
+    again = serializer.deserialize(serializer.serialize(message))
+    assert again == message
+
+
+def self_containing() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@dataclass
+class Unregistered:
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (float("nan"), "nan is not a JSON number"),
+        (float("-inf"), "-inf is not a JSON number"),
+        (2**64, "64-bit"),
+        ("\ud800", "cannot write Order as JSON"),
+        (object(), "object is not registered"),
+        ({1, 2}, "set is not registered"),
+        (len, "is not registered"),
+        ({(1, 2): 3}, "key must be a string, got tuple"),
+        (Unregistered(1), r"Unregistered is not registered.*register_type"),
+        (self_containing(), "nested deeper"),
+        (deep(100_000), "nested deeper"),
+    ],
+    ids=lambda value: str(type(value).__name__),
+)
+def test_what_cannot_travel_is_refused(serializer: JSONMessageSerializer, value: Any, reason: str) -> None:
+    with pytest.raises(SerializationError, match=reason):
+        serializer.serialize(Order(value, source="test"))
+
+
+@pytest.mark.parametrize("payload", [Unregistered, int], ids=["dataclass", "int"])
+def test_a_registered_class_that_is_no_value_is_refused(serializer: JSONMessageSerializer, payload: type) -> None:
+    with pytest.raises(SerializationError):
+        serializer.serialize(Order(payload, source="test"))
+
+
+def test_depth_is_bounded_the_same_way_in_both_directions(serializer: JSONMessageSerializer) -> None:
+    deepest = 0
+    for levels in range(MAX_DEPTH + 2):
+        try:
+            data = serializer.serialize(Order(deep(levels), source="test"))
+        except SerializationError:
+            break
+        assert isinstance(serializer.deserialize(data), Order)
+        deepest = levels
+    assert MAX_DEPTH - 5 < deepest < MAX_DEPTH
+
+
+def test_depth_is_bounded_near_the_recursion_limit_too(serializer: JSONMessageSerializer) -> None:
+    """Called from deep inside an application, running out of stack is still our own error."""
+
+    def descend(frames: int) -> None:
+        if frames:
+            descend(frames - 1)
+        else:
+            with pytest.raises(SerializationError):
+                serializer.serialize(Order(deep(MAX_DEPTH - 3), source="test"))
+
+    message = Order(deep(MAX_DEPTH - 3), source="test")
+    limit = sys.getrecursionlimit()
+    frame, used = sys._getframe(), 0
+    while frame is not None:
+        frame, used = frame.f_back, used + 1
+    assert serializer.serialize(message)
+    descend(limit - used - 60)
+
+
+ORDER = f"{__name__}.Order"
+
+
+def typed(tag: Any, data: Any) -> str:
+    return json.dumps({"__type__": tag, "__data__": data})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("", "not a message"),
+        ("{", "not a message"),
+        ("\xff", "not a message"),
+        ("null", "expected a bus message, got NoneType"),
+        ("[]", "expected a bus message, got list"),
+        ('{"__type__": "x"}', "expected a bus message, got dict"),
+        (typed("bytes", "eA=="), "expected a bus message, got bytes"),
+        (typed(7, {}), "__type__ must be a string"),
+        (typed(ORDER, [1]), "must be an object, got list"),
+        (typed(ORDER, {"source": "x", "payload": {"__type__": "bytes", "__data__": "?"}}), "not a message"),
+        (typed(ORDER, {"source": "x", "payload": {"__type__": f"{__name__}.Colour", "__data__": "PINK"}}), "KeyError"),
+        (typed(ORDER, {"source": "x", "payload": {"__type__": f"{__name__}.Colour", "__data__": []}}), "not a message"),
+        (typed(ORDER, {"source": "x", "payload": {"__type__": f"{__name__}.Item", "__data__": {}}}), "ValidationError"),
+        ("[" * 500 + "]" * 500, "nested deeper"),
+        ("[" * 100_000 + "]" * 100_000, "not a message"),
+        ('{"a":' * 500 + "1" + "}" * 500, "nested deeper"),
+        (typed(ORDER, {"source": "x"})[:-1] + ',"__type__":"bytes"}', "not a message"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_what_makes_no_message_is_refused(serializer: JSONMessageSerializer, data: str, reason: str) -> None:
+    with pytest.raises(SerializationError, match=reason):
+        serializer.deserialize(data.encode("latin-1"))
+
+
+def test_a_bomb_of_typed_values_is_refused(serializer: JSONMessageSerializer) -> None:
+    data: Any = 1
+    for _ in range(200):
+        data = {"__type__": f"{__name__}.Address", "__data__": {"street": data}}
+    with pytest.raises(SerializationError, match="nested deeper"):
+        serializer.deserialize(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["os.system", "subprocess.Popen", "builtins.eval", "pipecat.bus.messages.BusFrameMessage", "tarfile.TarFile", ""],
+)
+def test_nothing_unregistered_is_built_or_imported(serializer: JSONMessageSerializer, tag: str) -> None:
+    before = set(sys.modules)
+    with pytest.raises(UnknownTypeError, match="is not registered in this process") as caught:
+        serializer.deserialize(typed(tag, {"source": "x"}).encode())
+    assert caught.value.tag == tag
+    with pytest.raises(UnknownTypeError):
+        serializer.deserialize(typed(ORDER, {"source": "x", "payload": {"__type__": tag, "__data__": {}}}).encode())
+    assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize("name", ["BusAddWorkerMessage", "BusWorkerLocalErrorMessage"])
+def test_local_messages_neither_leave_nor_arrive(serializer: JSONMessageSerializer, name: str) -> None:
+    import bus_runtime
+
+    with pytest.raises(UnknownTypeError):
+        serializer.deserialize(typed(f"pipecat.bus.messages.{name}", {"source": "x"}).encode())
+    with pytest.raises(SerializationError, match="is not registered"):
+        serializer.serialize(getattr(bus_runtime, name)("w", source="x"))
+
+
+def test_fields_of_another_version_are_tolerated_but_never_become_attributes(
+    serializer: JSONMessageSerializer,
+) -> None:
+    data = {"source": "x", "reason": "r", "added_later": 1, "__class__": "evil", "__post_init__": 1}
+    message = serializer.deserialize(typed("pipecat.bus.messages.BusEndMessage", data).encode())
+    assert isinstance(message, BusEndMessage)
+    assert message.reason == "r"
+    assert not hasattr(message, "added_later")
+    missing = serializer.deserialize(typed("pipecat.bus.messages.BusJobRequestMessage", {"source": "x"}).encode())
+    assert isinstance(missing, BusJobRequestMessage)
+    assert missing.job_id is None
+
+
+def test_a_constructor_that_fails_is_one_bad_message(serializer: JSONMessageSerializer) -> None:
+    @dataclass
+    class Fussy(BusDataMessage):
+        amount: int = field(default=0)
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.amount < 0:
+                raise RuntimeError("negative")
+
+    tag = f"{__name__}.Fussy"
+    assert serializer.deserialize(typed(tag, {"source": "x", "amount": 1}).encode())
+    with pytest.raises(SerializationError, match="RuntimeError: negative"):
+        serializer.deserialize(typed(tag, {"source": "x", "amount": -1}).encode())
+
+
+class Money:
+    def __init__(self, cents: int, owner: Any = None) -> None:
+        self.cents, self.owner = cents, owner
+
+
+class Euro(Money):
+    pass
+
+
+class MoneyAdapter(TypeAdapter):
+    def serialize(self, obj: Any, serialize_value: Any) -> dict[str, Any]:
+        return {"cents": obj.cents, "owner": serialize_value(obj.owner)}
+
+    def deserialize(self, data: dict[str, Any], deserialize_value: Any, target_type: type | None = None) -> Any:
+        assert target_type is not None
+        return target_type(data["cents"], deserialize_value(data["owner"]))
+
+
+def test_adapters_write_a_type_and_its_subclasses(serializer: JSONMessageSerializer) -> None:
+    serializer.register_adapter(Money, MoneyAdapter())
+    money = round_trip(serializer, Money(5, Address("Elm")))
+    assert type(money) is Money
+    assert (money.cents, money.owner) == (5, Address("Elm"))
+    # A subclass that is not registered itself arrives as the class the adapter is for.
+    assert type(round_trip(serializer, Euro(5))) is Money
+    serializer.register_type(Euro)
+    assert type(round_trip(serializer, Euro(5))) is Euro
+
+
+def test_an_adapter_that_recurses_without_end_is_stopped(serializer: JSONMessageSerializer) -> None:
+    serializer.register_adapter(Money, MoneyAdapter())
+    endless = Money(1)
+    endless.owner = endless
+    with pytest.raises(SerializationError, match="nested deeper"):
+        serializer.serialize(Order(endless, source="test"))
+
+
+def test_registrations_of_one_serializer_do_not_leak(serializer: JSONMessageSerializer) -> None:
+    data = serializer.serialize(BusActivateWorkerMessage({"a": Address("Elm")}, source="x"))
+    with pytest.raises(UnknownTypeError, match="Address"):
+        JSONMessageSerializer().deserialize(data)
