@@ -44,6 +44,7 @@ _UNREADABLE = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
+_CA_NAME = "pgmq-bus webhook CA"
 _KEYS = ("ca.crt", "ca.key", "tls.crt", "tls.key")
 
 
@@ -117,7 +118,7 @@ class _Leaf:
 
 
 def _read_authorities(pem: bytes, now: datetime) -> list[x509.Certificate]:
-    """The authorities that are in force; none when there is anything but certificates."""
+    """The operator's own authorities that are in force; none when there is anything but certificates."""
     try:
         return [certificate for certificate in x509.load_pem_x509_certificates(pem) if _is_authority(certificate, now)]
     except _UNREADABLE:
@@ -125,9 +126,12 @@ def _read_authorities(pem: bytes, now: datetime) -> list[x509.Certificate]:
 
 
 def _is_authority(certificate: x509.Certificate, now: datetime) -> bool:
+    """Whether it was issued here and is in force. Another's may lack what verifiers want of one that signs."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        return constraints.ca and _is_in_force(certificate, now) and _is_issued_by(certificate, certificate)
+        issued_here = certificate.subject.rfc4514_string().startswith(f"CN={_CA_NAME} ")
+        signed_by_itself = _is_issued_by(certificate, certificate)
+        return constraints.ca and issued_here and signed_by_itself and _is_in_force(certificate, now)
     except _UNREADABLE:
         return False
 
@@ -197,7 +201,7 @@ def _with_new_leaf(
 def _new_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
     serial = x509.random_serial_number()
     # A subject of its own: verifiers look issuers up by subject, and the bundle may hold two.
-    name = _name(f"pgmq-bus webhook CA {serial:x}"[:64])
+    name = _name(f"{_CA_NAME} {serial:x}"[:64])
     return (
         x509.CertificateBuilder(name, name, key.public_key(), serial)
         .not_valid_before(now - BACKDATE)
