@@ -15,7 +15,7 @@ def main() -> None:
     if PROGRAM.exists():
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        sys.exit(f"the tests need PostgreSQL 15 in {PROGRAM.parent}: install it, on Debian with apt-get install {PACKAGE}")
+        sys.exit(f"the tests need {PROGRAM}: install PostgreSQL 15, on Debian with apt-get install {PACKAGE}")
     print(f"installing {PACKAGE}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)

@@ -1,4 +1,4 @@
-"""Fixtures that several kinds of tests share. What needs PostgreSQL gets real ones: the oldest supported and the newest."""
+"""Fixtures that several kinds of tests share. What needs PostgreSQL gets real ones, the oldest and the newest."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""The one message of the demo. Publisher and subscriber import it; the bus builds no other type than registered ones."""
+"""The one message of the demo. Both sides import it: the bus builds registered types only."""
 
 from dataclasses import dataclass
 
