@@ -60,6 +60,23 @@ async def admin(shared: postgres.Database) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
+async def elapse(shared: postgres.Database) -> AsyncIterator[Callable[[Peer, str], Awaitable[None]]]:
+    """As if so much time had passed in silence for a peer of the shared database: nobody waits minutes for a test."""
+    session = await shared.server.connect(shared.name)
+
+    async def move_back(peer: Peer, interval: str) -> None:
+        await session.execute(
+            "update pgmq_bus.peer set last_seen = last_seen - $2::text::interval,"
+            " visible_at = visible_at - $2::text::interval where queue = $1",
+            peer.queue,
+            interval,
+        )
+
+    yield move_back
+    session.terminate()
+
+
+@pytest.fixture
 def join(connect: Connect) -> Callable[..., Awaitable[Peer]]:
     """Joins a channel over a session of its own; keywords are the options of `join_channel`."""
 

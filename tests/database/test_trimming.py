@@ -4,20 +4,14 @@ import asyncio
 
 import asyncpg
 import pytest
-from bus_operator import catalog
 from wire import Peer, Row, payloads
+
+from bus_operator import catalog
 
 
 async def log_ids(admin: asyncpg.Connection, channel: str) -> list[int]:
     queue = await admin.fetchval("select queue from pgmq_bus.channel where name = $1", channel)
     return [row[0] for row in await admin.fetch(f"select msg_id from pgmq.q_{queue} order by msg_id")]
-
-
-async def grow_old(admin: asyncpg.Connection, peer: Peer, interval: str) -> None:
-    """As if the peer had been silent for that long: nobody waits ten minutes for a test."""
-    await admin.execute(
-        "update pgmq_bus.peer set last_seen = last_seen - $2::text::interval where queue = $1", peer.queue, interval
-    )
 
 
 async def trim_soon(admin: asyncpg.Connection, channel: str) -> None:
@@ -77,22 +71,22 @@ async def test_a_large_backlog_is_trimmed_in_steps(make_channel, join, admin):
     assert last
 
 
-async def test_a_stalled_live_peer_holds_the_log(make_channel, join, admin):
+async def test_a_stalled_live_peer_holds_the_log(make_channel, join, admin, elapse):
     channel = await make_channel(peerTimeout="10m")
     reader, stalled = await join(channel), await join(channel)
     ids = await reader.publish(1, 2)
-    await grow_old(admin, stalled, "9 minutes")
+    await elapse(stalled, "9 minutes")
     await trim_soon(admin, channel.name)
     await read_and_acknowledge(reader)
     assert await log_ids(admin, channel.name) == ids
     assert payloads(await stalled.read()) == [1, 2]
 
 
-async def test_a_peer_past_its_timeout_does_not_and_is_told_what_it_lost(make_channel, join, admin):
+async def test_a_peer_past_its_timeout_does_not_and_is_told_what_it_lost(make_channel, join, admin, elapse):
     channel = await make_channel(peerTimeout="10m")
     reader, gone = await join(channel), await join(channel)
     ids = await reader.publish(1, 2, 3)
-    await grow_old(admin, gone, "11 minutes")
+    await elapse(gone, "11 minutes")
     await trim_soon(admin, channel.name)
     await read_and_acknowledge(reader)
     assert await log_ids(admin, channel.name) == []
@@ -104,22 +98,22 @@ async def test_a_peer_past_its_timeout_does_not_and_is_told_what_it_lost(make_ch
 
 
 @pytest.mark.parametrize("explicit", [True, False])
-async def test_the_loss_is_told_once(make_channel, join, admin, explicit):
+async def test_the_loss_is_told_once(make_channel, join, admin, elapse, explicit):
     channel = await make_channel()
     reader, gone = await join(channel), await join(channel)
     ids = await reader.publish(1, 2, 3)
-    await grow_old(admin, gone, "11 minutes")
+    await elapse(gone, "11 minutes")
     await trim_soon(admin, channel.name)
     await read_and_acknowledge(reader)
     assert await gone.read(after=0 if explicit else None) == [Row(ids[-1], None, 3)]
     assert await gone.read(after=ids[-1] if explicit else None) == []
 
 
-async def test_a_wrapper_client_that_lost_messages_goes_on(make_channel, join, admin):
+async def test_a_wrapper_client_that_lost_messages_goes_on(make_channel, join, admin, elapse):
     channel = await make_channel()
     reader, gone = await join(channel), await join(channel)
     await reader.publish(1, 2, 3)
-    await grow_old(admin, gone, "11 minutes")
+    await elapse(gone, "11 minutes")
     await trim_soon(admin, channel.name)
     await read_and_acknowledge(reader)
     await reader.publish("new")
@@ -128,11 +122,11 @@ async def test_a_wrapper_client_that_lost_messages_goes_on(make_channel, join, a
     assert await gone.bus_archive(rows[0].msg_id)
 
 
-async def test_a_durable_peer_that_stayed_away_too_long_is_told(make_channel, join, admin):
+async def test_a_durable_peer_that_stayed_away_too_long_is_told(make_channel, join, admin, elapse):
     channel = await make_channel()
     reader, worker = await join(channel), await join(channel, peer="worker")
     await reader.publish(1, 2)
-    await grow_old(admin, worker, "11 minutes")
+    await elapse(worker, "11 minutes")
     await trim_soon(admin, channel.name)
     await read_and_acknowledge(reader)
     back = await join(channel, peer="worker")
@@ -144,22 +138,22 @@ async def test_a_durable_peer_that_stayed_away_too_long_is_told(make_channel, jo
     ("name", "silent", "remains"),
     [(None, "23 hours", True), (None, "25 hours", False), ("worker", "25 hours", True), ("worker", "31 days", False)],
 )
-async def test_peers_that_never_come_back_are_forgotten(make_channel, join, admin, name, silent, remains):
+async def test_peers_that_never_come_back_are_forgotten(make_channel, join, admin, elapse, name, silent, remains):
     channel = await make_channel()
     reader = await join(channel)
     other = await join(channel, **({"peer": name} if name else {}))
     await reader.publish(1)
-    await grow_old(admin, other, silent)
+    await elapse(other, silent)
     await trim_soon(admin, channel.name)
     await read_and_acknowledge(reader)
     query = "select exists (select from pgmq_bus.peer where queue = $1)"
     assert await admin.fetchval(query, other.queue) is remains
 
 
-async def test_ghosts_past_their_timeout_do_not_count_against_the_limit(make_channel, join, admin):
+async def test_ghosts_past_their_timeout_do_not_count_against_the_limit(make_channel, join, admin, elapse):
     channel = await make_channel(limits={"maxPeers": 1})
     ghost = await join(channel)
-    await grow_old(admin, ghost, "11 minutes")
+    await elapse(ghost, "11 minutes")
     await join(channel)
 
 
@@ -181,7 +175,7 @@ async def test_a_channel_that_all_read_and_left_is_empty(make_channel, join, adm
     assert (counts.peers, counts.backlog, counts.stored) == (0, 0, 0)
 
 
-async def test_the_backlog_is_the_slowest_live_peers(make_channel, join, admin):
+async def test_the_backlog_is_the_slowest_live_peers(make_channel, join, admin, elapse):
     channel = await make_channel()
     fast, slow, gone = [await join(channel) for _ in range(3)]
     ids = await fast.publish(*range(5))
@@ -189,7 +183,7 @@ async def test_the_backlog_is_the_slowest_live_peers(make_channel, join, admin):
     await fast.read(acknowledge=ids[-1], limit=0)
     await slow.read()
     await slow.read(acknowledge=ids[1], limit=0)
-    await grow_old(admin, gone, "11 minutes")
+    await elapse(gone, "11 minutes")
     channel_id = await admin.fetchval("select id from pgmq_bus.channel where name = $1", channel.name)
     counts = await catalog.count_channel(admin, channel_id)
     assert (counts.peers, counts.backlog) == (2, 3)

@@ -1,7 +1,6 @@
 """The functions of `bus_runtime`: explicit cursors, durable peers, limits."""
 
 import asyncio
-import time
 
 import asyncpg
 import pytest
@@ -77,42 +76,54 @@ async def test_acknowledging_beyond_what_was_delivered_does_nothing(make_channel
     assert await admin.fetchval(query, peer.queue) == 0
 
 
-async def test_without_a_cursor_reading_goes_on_and_redelivers_after_the_timeout(make_channel, join):
+async def test_without_a_cursor_reading_goes_on_and_redelivers_after_the_timeout(make_channel, join, elapse):
     peer = await join(await make_channel())
     ids = await peer.publish("a", "b", "c")
-    assert payloads(await peer.read(visibility=1, limit=2)) == ["a", "b"]
-    assert payloads(await peer.read(visibility=1)) == ["c"]
-    await peer.read(acknowledge=ids[0], visibility=1, limit=0)
-    await _expire(peer)
+    assert payloads(await peer.read(limit=2)) == ["a", "b"]
+    assert payloads(await peer.read(visibility=30)) == ["c"]
+    await peer.read(acknowledge=ids[0], limit=0)
+    await elapse(peer, "31 seconds")
     assert payloads(await peer.read()) == ["b", "c"]
 
 
-async def test_what_the_same_call_acknowledges_is_not_delivered_again(make_channel, join):
+async def test_what_the_same_call_acknowledges_is_not_delivered_again(make_channel, join, elapse):
     peer = await join(await make_channel())
     ids = await peer.publish("a", "b", "c")
-    await peer.read(visibility=1, limit=2)
-    await _expire(peer)
+    await peer.read(limit=2)
+    await elapse(peer, "31 seconds")
     assert await peer.read(acknowledge=ids[1]) == [Row(ids[2], "c")]
 
 
-async def _expire(peer) -> None:
-    """Waits until the server's clock is past a visibility timeout of one second."""
-    deadline = await peer.session.fetchval("select clock_timestamp() + interval '1 second'")
-    while await peer.session.fetchval("select clock_timestamp()") <= deadline:
-        await asyncio.sleep(0.05)
-
-
-async def test_a_heartbeat_extends_the_visibility(make_channel, join):
+async def test_a_heartbeat_extends_the_visibility(make_channel, join, elapse):
     peer = await join(await make_channel())
     await peer.publish("a")
-    await peer.read(visibility=1)
-    until = time.monotonic() + 1.6
-    while time.monotonic() < until:
-        assert await peer.read(visibility=1, limit=0) == []
-        await asyncio.sleep(0.05)
-    assert await peer.read(visibility=1) == []
-    await _expire(peer)
-    assert payloads(await peer.read(visibility=1)) == ["a"]
+    await peer.read(visibility=30)
+    for _ in range(3):
+        await elapse(peer, "20 seconds")
+        assert await peer.read(visibility=30, limit=0) == []
+    assert await peer.read(visibility=30) == []
+    await elapse(peer, "31 seconds")
+    assert payloads(await peer.read(visibility=30)) == ["a"]
+
+
+async def test_a_heartbeat_keeps_a_silent_peer_alive(make_channel, join, elapse, admin):
+    peer = await join(await make_channel(peerTimeout="10m"))
+    await elapse(peer, "9 minutes")
+    await peer.read(limit=0)
+    query = "select last_seen > clock_timestamp() - interval '1 minute' from pgmq_bus.peer where queue = $1"
+    assert await admin.fetchval(query, peer.queue)
+
+
+async def test_reading_on_extends_the_visibility_of_what_came_before(make_channel, join, elapse):
+    # A client with a cursor knows what it has in hand.
+    peer = await join(await make_channel())
+    await peer.publish("a")
+    await peer.read(after=0)
+    await elapse(peer, "20 seconds")
+    second = await peer.publish("b")
+    await peer.read(after=second[0] - 1)
+    await elapse(peer, "20 seconds")
+    assert await peer.read() == []
 
 
 async def test_a_cursor_that_the_server_never_handed_out_is_not_believed(make_channel, join):
