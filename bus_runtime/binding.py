@@ -3,7 +3,7 @@
 A binding is a directory `$SERVICE_BINDING_ROOT/<name>/` of small files, as the Service Binding
 specification for Kubernetes lays them out (servicebinding.io, "Workload Projection"), of type
 `pgmqbus`. Kubernetes replaces all files of a mounted Secret at once, by renaming the symbolic link
-`..data` to a new directory; reading through one resolved link therefore gives files that belong together.
+`..data` to a new directory; files that were read while that link did not change belong together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 BINDING_TYPE = "pgmqbus"
 
 #: How often to begin again when the files change while they are read.
-_ATTEMPTS = 5
+_ATTEMPTS = 50
 
 _HOW_TO_ASK = (
     'in Kubernetes, label the pod pgmqbus.dev/inject: "true" and annotate it with '
@@ -137,12 +137,10 @@ def _names(directories: list[Path]) -> str:
 def _read_consistently(directory: Path) -> dict[str, str]:
     """All files, as they were at one moment; begins again when they change meanwhile."""
     for _ in range(_ATTEMPTS):
-        data = directory / "..data"
-        source = data.resolve() if data.is_symlink() else directory
         try:
-            before = _stamp(source)
-            files = {path.name: path.read_text().strip() for path in source.iterdir() if path.is_file()}
-            if before == _stamp(source):
+            before = _stamp(directory)
+            files = {path.name: path.read_text().strip() for path in directory.iterdir() if path.is_file()}
+            if before == _stamp(directory):
                 return files
         except FileNotFoundError:
             if not directory.is_dir():
@@ -152,12 +150,13 @@ def _read_consistently(directory: Path) -> dict[str, str]:
     raise BindingError(f"binding {directory} keeps changing while it is read")
 
 
-def _stamp(directory: Path) -> str | None:
-    """Something that differs after a rotation."""
-    try:
-        return (directory / "generation").read_text()
-    except FileNotFoundError:
-        return None
+def _stamp(directory: Path) -> tuple[Path | None, str | None]:
+    """Something that differs after a rotation: where the kubelet's link leads, and the stated generation."""
+    data, generation = directory / "..data", directory / "generation"
+    return (
+        data.readlink() if data.is_symlink() else None,
+        generation.read_text() if generation.is_file() else None,
+    )
 
 
 def _required(files: dict[str, str], key: str, directory: Path) -> str:

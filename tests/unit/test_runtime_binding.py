@@ -1,0 +1,172 @@
+"""Finding and reading the injected binding, and what is said when it is not as it should be."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from bus_runtime import BindingError, IsolatedPgmqBackend, PgmqBus, find_binding
+from bus_runtime.binding import ReaderDefaults
+
+URI = "postgresql://login:hush-hush@db.example:5432/bus?sslmode=disable"
+FILES = {"type": "pgmqbus", "provider": "pgmq-bus", "channel": "shop.orders", "uri": URI, "generation": "3"}
+CONFIG = (
+    '{"reader": {"visibilityTimeoutSeconds": 60, "batchSize": 7, "pollIntervalMilliseconds": 250, '
+    '"maxPollSeconds": 2}, "limits": {"maxMessageBytes": 1000}}'
+)
+
+
+def write(root: Path, name: str = "orders", **changes: str | None) -> Path:
+    directory = root / name
+    directory.mkdir(parents=True)
+    for key, value in (FILES | changes).items():
+        if value is not None:
+            (directory / key.replace("_", ".")).write_text(value)
+    return directory
+
+
+def write_projected(root: Path, name: str, generation: str) -> None:
+    """As the kubelet writes a Secret volume: files behind `..data`, replaced by one rename."""
+    directory = root / name
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / f"..version_{generation}"
+    target.mkdir()
+    for key, value in FILES.items():
+        (target / key).write_text(value)
+    (target / "generation").write_text(generation)
+    (target / "uri").write_text(f"postgresql://login_g{generation}@db/bus")
+    link = directory / "..data_tmp"
+    link.symlink_to(target.name)
+    previous = directory / (directory / "..data").readlink() if (directory / "..data").is_symlink() else None
+    link.rename(directory / "..data")
+    for key in FILES:
+        if not (directory / key).is_symlink():
+            (directory / key).symlink_to(f"..data/{key}")
+    if previous is not None:
+        shutil.rmtree(previous)
+
+
+def test_the_only_binding_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, config_json=CONFIG)
+    write(tmp_path, "cache", type="redis")
+    (tmp_path / "stray-file").write_text("x")
+    monkeypatch.setenv("SERVICE_BINDING_ROOT", str(tmp_path))
+    binding = find_binding()
+    assert (binding.name, binding.channel, binding.uri, binding.generation) == ("orders", "shop.orders", URI, "3")
+    assert binding.reader == ReaderDefaults(60, 7, 250, 2)
+    assert find_binding("orders") == binding
+    assert find_binding(root=tmp_path) == binding
+
+
+def test_without_config_the_defaults_hold(tmp_path: Path) -> None:
+    write(tmp_path, config_json=None)
+    assert find_binding(root=tmp_path).reader == ReaderDefaults(30, 10, 100, 5)
+
+
+def test_the_password_shows_nowhere(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert "hush" not in repr(find_binding(root=tmp_path))
+
+
+def test_trailing_newlines_do_not_count(tmp_path: Path) -> None:
+    write(tmp_path, type="pgmqbus\n", channel="shop.orders\n", uri=URI + "\n")
+    assert find_binding(root=tmp_path).channel == "shop.orders"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        (None, {"type": "redis"}, "has no binding of type pgmqbus"),
+        ("orders", {"type": "redis"}, "is of type 'redis', not 'pgmqbus'"),
+        ("audit", {}, r"has no binding 'audit', it has orders: in Kubernetes, label the pod"),
+        ("orders", {"type": None}, "has no 'type', it has channel, generation, provider, uri"),
+        (None, {"channel": None}, "has no 'channel'"),
+        (None, {"uri": None}, "has no 'uri'"),
+        (None, {"uri": " \n"}, "has no 'uri'"),
+        (None, {"config_json": "{"}, r"config.json of binding .*orders is not as expected"),
+        (None, {"config_json": "[]"}, r"config.json of binding .*orders is not as expected"),
+        (None, {"config_json": '{"reader": {"batchSize": "many"}}'}, r"config.json of binding"),
+    ],
+)
+def test_what_is_said_about_a_bad_binding(
+    tmp_path: Path, name: str | None, changes: dict[str, str | None], words: str
+) -> None:
+    write(tmp_path, **changes)
+    with pytest.raises(BindingError, match=words):
+        find_binding(name, root=tmp_path)
+
+
+def test_what_is_said_without_any_binding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SERVICE_BINDING_ROOT", raising=False)
+    with pytest.raises(BindingError, match=r"SERVICE_BINDING_ROOT is not set.*pgmqbus.dev/inject.*busctl apply"):
+        find_binding()
+    with pytest.raises(BindingError, match="is not a directory"):
+        find_binding(root=tmp_path / "nowhere")
+    with pytest.raises(BindingError, match="has no binding of type pgmqbus"):
+        find_binding(root=tmp_path)
+
+
+def test_several_bindings_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "orders")
+    write(tmp_path, "audit")
+    with pytest.raises(BindingError, match=r"several bindings of type pgmqbus: audit, orders; say which"):
+        find_binding(root=tmp_path)
+    assert find_binding("audit", root=tmp_path).name == "audit"
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (write(tmp_path) / "channel").write_bytes(b"\xff\xfe")
+    with pytest.raises(BindingError, match="cannot read binding"):
+        find_binding(root=tmp_path)
+
+
+def test_a_binding_that_is_gone_says_so(tmp_path: Path) -> None:
+    directory = write(tmp_path)
+    binding = find_binding(root=tmp_path)
+    shutil.rmtree(directory)
+    with pytest.raises(BindingError, match="is gone"):
+        binding.reload()
+
+
+def test_a_projected_binding_is_read_as_of_one_moment(tmp_path: Path) -> None:
+    write_projected(tmp_path, "orders", "0")
+    binding = find_binding(root=tmp_path)
+    assert binding.uri == "postgresql://login_g0@db/bus"
+    done = threading.Event()
+
+    def rotate() -> None:
+        for generation in range(1, 200):
+            write_projected(tmp_path, "orders", str(generation))
+        done.set()
+
+    rotation = threading.Thread(target=rotate)
+    rotation.start()
+    seen = set()
+    try:
+        while not done.is_set():
+            binding = binding.reload()
+            assert binding.uri == f"postgresql://login_g{binding.generation}@db/bus"
+            seen.add(binding.generation)
+    finally:
+        rotation.join()
+    assert len(seen) > 1
+    assert binding.reload().generation == "199"
+
+
+def test_a_bus_takes_the_channels_settings_and_yours_over_them(tmp_path: Path) -> None:
+    write(tmp_path, config_json=CONFIG)
+    bus = PgmqBus.from_binding(root=tmp_path, batch_size=99)
+    assert bus._channel == "shop.orders"
+    settings = bus._settings
+    assert (settings.visibility_timeout, settings.batch_size, settings.poll_interval, settings.max_poll) == (
+        60, 99, 0.25, 2,
+    )  # fmt: skip
+
+
+async def test_a_backend_of_a_binding_serves_that_channel_only(tmp_path: Path) -> None:
+    write(tmp_path)
+    backend = IsolatedPgmqBackend.from_binding(root=tmp_path)
+    with pytest.raises(ValueError, match=r"binding 'orders' is for channel 'shop.orders', not 'other'"):
+        await backend.join("other")
+    assert backend._name("pipecat_bus") == backend._name("shop.orders") == "shop.orders"
