@@ -99,6 +99,8 @@ def _controller_manager(layout: Layout, state: State, binary: Path) -> Program:
         "kubeconfig": str(kubeconfig(layout, state, "kube-controller-manager")),
         "leader-elect": "false",
         "secure-port": "0",
+        # Its own user may do next to nothing: each controller acts under an account of its own.
+        "use-service-account-credentials": "true",
         "service-account-private-key-file": str(layout.pki / "service-account.key"),
         "root-ca-file": str(layout.pki / "ca.crt"),
         "kube-api-qps": "100",

@@ -126,19 +126,19 @@ def ensure(layout: Layout, state: State, binary: Path, processes: Processes) -> 
 
 def wait_until_ready(processes: Processes, api: Api) -> None:
     """Wait until the node is ready for pods."""
-    needs = ("containerd", "kubelet", "kube-proxy")
+    needs = ("containerd", "kubelet", "kube-proxy", "kube-controller-manager")
     processes.wait_until(lambda: is_ready(api), "the node to be ready", READY_SECONDS, needs)
     # The first pod is refused until the controllers have made what every pod is given.
     account = "/api/v1/namespaces/default/serviceaccounts/default"
-    controllers = ("kube-controller-manager",)
-    processes.wait_until(lambda: api.get(account) is not None, "a service account", READY_SECONDS, controllers)
+    processes.wait_until(lambda: api.get(account) is not None, "a service account", READY_SECONDS, needs)
 
 
 def is_ready(api: Api) -> bool:
-    """Return whether the node is there and says that it is ready."""
+    """Return whether the node is there, says that it is ready, and is believed: pods are put on it."""
     found = api.get(f"/api/v1/nodes/{NODE_NAME}") or {}
     conditions = found.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not found["spec"].get("taints")
 
 
 def _write_config(layout: Layout, name: str, content: dict[str, Any]) -> Path:

@@ -1,0 +1,39 @@
+# The operator, and what a worker needs to import bus_runtime. Builds with any BuildKit or buildah.
+# The base must have Python >= 3.11 with venv and ca-certificates.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS dependencies
+# For builders behind a mirror or a proxy; unset, they are not there.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+# What builds is kept apart from what runs: the runtime's environment has no pip in it.
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install hatchling==1.33.0 uv==0.13.9 \
+    && python3 -m venv --without-pip /opt/pgmq-bus
+WORKDIR /src
+# pip, because it takes any index or mirror, where uv would find its lock outdated; the lock's hashes hold either way.
+COPY pyproject.toml uv.lock ./
+RUN /opt/build/bin/uv export --frozen --quiet --no-default-groups --extra operator --extra direct \
+        --no-emit-project --no-annotate --output-file /tmp/requirements.txt \
+    && /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install \
+        --require-hashes --only-binary :all: --requirement /tmp/requirements.txt
+
+# The project by itself, beside its dependencies: a change of the source makes a layer of its own size again, no more.
+FROM dependencies AS project
+COPY README.md LICENSE CHANGELOG.md ./
+COPY bus_runtime bus_runtime
+COPY operator operator
+RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheels . \
+    && /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install --no-deps --no-warn-script-location --root /project /tmp/wheels/*.whl
+
+FROM ${BASE_IMAGE}
+# With a name: some libraries ask for the user's.
+RUN groupadd --gid 65532 bus && useradd --uid 65532 --gid bus --no-create-home --home-dir /nonexistent bus
+COPY --from=dependencies /opt/pgmq-bus /opt/pgmq-bus
+COPY --from=project /project/ /
+ENV PATH=/opt/pgmq-bus/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+WORKDIR /
+ENTRYPOINT ["bus-operator"]
