@@ -1,0 +1,188 @@
+"""Pods that a real API server sends to the running webhook, which it trusts by the caBundle that the operator wrote.
+
+Pods are created as a dry run: admission and validation are those of any other creation.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import AdmissionregistrationV1Api, ApiClient, ApiException, CoreV1Api
+from kubernetes.aio.config import new_client_from_config
+
+from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
+from bus_operator.serving_certificates import CertificateManager
+from bus_operator.webhook import WebhookServer, make_app
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "default"
+NAME = "pod-injection-test"
+
+Json = dict[str, Any]
+
+
+async def resolve(_namespace: str, channel: str) -> str | None:
+    return {"orders": "orders-bus", "audit": "audit-credentials"}.get(channel)
+
+
+class Webhook:
+    """The webhook as the operator runs it, on this machine, and its configuration in the API server."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._admission = AdmissionregistrationV1Api(client)
+        self._core = CoreV1Api(client)
+        store = KubernetesSecretStore(self._core, name=NAME, namespace=NAMESPACE)
+        # A Service called `localhost` makes that one of the names in the certificate.
+        self.certificate = CertificateManager(store, service="localhost", namespace="bus-system")
+        self._server = WebhookServer(make_app(resolve))
+
+    async def start(self) -> None:
+        await self.certificate.ensure()
+        await self._server.start("127.0.0.1", 0, self.certificate.ssl_context)
+        webhook = {
+            "name": "inject.pgmqbus.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",  # so that a test sees why
+            "reinvocationPolicy": "IfNeeded",
+            "clientConfig": {"url": f"https://localhost:{self._server.port}/mutate-pods"},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+            "objectSelector": {"matchLabels": {"pgmqbus.dev/inject": "true"}},
+        }
+        await self._admission.create_mutating_webhook_configuration({"metadata": {"name": NAME}, "webhooks": [webhook]})
+
+    async def trust(self) -> None:
+        """Has the API server trust the webhook, and waits until it does."""
+        assert self.certificate.ca_bundle is not None
+        await ensure_ca_bundle(self._admission, NAME, self.certificate.ca_bundle)
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    created, _ = await self.create(pod())
+                except ApiException as error:
+                    # Signed by an unknown authority: it has not seen the change yet.
+                    if error.status != 500:
+                        raise
+                else:
+                    if "pgmqbus.dev/injected" in created["metadata"]["annotations"]:
+                        return
+                await asyncio.sleep(0.05)
+
+    async def create(self, pod: Json) -> tuple[Json, list[str]]:
+        """What the API server would store, and its warnings."""
+        answer = await self._core.create_namespaced_pod_with_http_info(
+            NAMESPACE, pod, dry_run="All", field_validation="Strict"
+        )
+        created: Json = self._core.api_client.sanitize_for_serialization(answer.data)
+        headers = answer.headers or {}
+        return created, [value for key, value in headers.items() if key.lower() == "warning"]
+
+    async def lose_the_secret(self) -> None:
+        await self._core.delete_namespaced_secret(NAME, NAMESPACE)
+
+    async def stop(self) -> None:
+        await self._server.stop()
+        await self._admission.delete_mutating_webhook_configuration(NAME)
+        await self.lose_the_secret()
+
+
+@pytest.fixture
+async def webhook(apiserver: Path) -> AsyncIterator[Webhook]:
+    async with await new_client_from_config(config_file=str(apiserver)) as client:
+        webhook = Webhook(client)
+        await webhook.start()
+        try:
+            await webhook.trust()
+            yield webhook
+        finally:
+            await webhook.stop()
+
+
+def pod(channels: str = "orders,audit", *containers: Json, **spec: Any) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": "app-",
+            "labels": {"pgmqbus.dev/inject": "true"},
+            "annotations": {"pgmqbus.dev/channels": channels},
+        },
+        "spec": {"containers": list(containers) or [{"name": "app", "image": "app"}], **spec},
+    }
+
+
+def mounts(container: Json) -> dict[str, str]:
+    return {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
+
+
+async def test_an_injected_pod_is_valid(webhook: Webhook) -> None:
+    sidecar = {"name": "sidecar", "image": "s", "restartPolicy": "Always"}
+    created, warnings = await webhook.create(
+        pod(initContainers=[{"name": "init", "image": "i", "env": [{"name": "A", "value": "b"}]}, sidecar])
+    )
+    spec = created["spec"]
+    for container in (*spec["containers"], *spec["initContainers"]):
+        assert mounts(container) == {"/bindings/orders": "pgmqbus-orders", "/bindings/audit": "pgmqbus-audit"}
+        assert all(mount["readOnly"] for mount in container["volumeMounts"])
+        assert container["env"][0] == {"name": "SERVICE_BINDING_ROOT", "value": "/bindings"}
+    assert {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"]} == {
+        "pgmqbus-orders": "orders-bus",
+        "pgmqbus-audit": "audit-credentials",
+    }
+    assert created["metadata"]["annotations"]["pgmqbus.dev/injected"] == "orders,audit"
+    assert warnings == []
+
+
+OWN_VOLUME = {"name": "pgmqbus-orders", "emptyDir": {}}
+OWN_MOUNT = {"name": "pgmqbus-orders", "mountPath": "/bindings/orders"}
+
+
+@pytest.mark.parametrize(
+    ("odd", "paths"),
+    [
+        (pod("eu.orders," + "a" * 63), {"/bindings/eu.orders", "/bindings/" + "a" * 63}),
+        (
+            pod("orders", {"name": "app", "image": "a", "volumeMounts": [OWN_MOUNT]}, volumes=[OWN_VOLUME]),
+            {"/bindings/orders"},
+        ),
+        (pod("orders", volumes=[OWN_VOLUME]), {"/bindings/orders"}),
+        (
+            pod(
+                "orders",
+                {"name": "app", "image": "a", "env": [{"name": "SERVICE_BINDING_ROOT", "value": "/own//root/"}]},
+            ),
+            {"/own/root/orders"},
+        ),
+        (pod(",".join(f"c{n}" for n in range(100))), {f"/bindings/c{n}" for n in range(100)}),
+        (
+            pod(
+                "orders",
+                {"name": "app", "image": "a", "env": [{"name": "SERVICE_BINDING_ROOT", "value": "/a:b"}]},
+            ),
+            set(),
+        ),
+    ],
+)
+async def test_odd_pods_stay_valid(webhook: Webhook, odd: Json, paths: set[str]) -> None:
+    created, _ = await webhook.create(odd)
+    assert set(mounts(created["spec"]["containers"][0])) == paths
+
+
+async def test_warnings_reach_whoever_creates_the_pod(webhook: Webhook) -> None:
+    created, (warning,) = await webhook.create(pod("orders,later"))
+    assert warning == (
+        "299 - \"no BusChannel 'later' in namespace default yet: "
+        'the pod waits until there is and its Secret is written"'
+    )
+    assert "/bindings/later" in mounts(created["spec"]["containers"][0])
+
+
+async def test_the_api_server_goes_on_through_a_change_of_authority(webhook: Webhook) -> None:
+    before = webhook.certificate.ca_bundle
+    await webhook.lose_the_secret()
+    assert await webhook.certificate.ensure()
+    assert webhook.certificate.ca_bundle != before
+    await webhook.trust()
