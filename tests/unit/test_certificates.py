@@ -269,6 +269,14 @@ def test_a_lost_authority_key_does_not_disturb_what_is_served(fresh: Certificate
     assert len(authorities_of(plan(renewed, now + 62 * DAY))) == 1
 
 
+def test_a_new_authority_signs_nothing_before_everyone_knows_it(fresh: CertificateBundle) -> None:
+    added = START + 60 * DAY - HOUR
+    state = plan(dataclasses.replace(fresh, ca_key=b"lost"), added)
+    assert plan(state, START + 60 * DAY) is state, "the certificate is due, and waits"
+    assert plan(state, added + SETTLE - HOUR) is state
+    assert plan(state, added + SETTLE).certificate != fresh.certificate
+
+
 def test_strangers_leave_the_bundle(fresh: CertificateBundle) -> None:
     joined = dataclasses.replace(fresh, ca_certificates=fresh.ca_certificates + foreign().ca_certificates)
     assert plan(joined, START + 2 * DAY).ca_certificates == fresh.ca_certificates
