@@ -47,7 +47,7 @@ def kubernetes_binary(layout: Layout) -> Path:
             _go_build(SOURCE, binary, f"-s -w {settings}")
     link = layout.kubectl
     if not link.is_symlink() or link.readlink() != Path(binary.name):
-        unfinished = link.with_suffix(".tmp")
+        unfinished = link.with_name(f"{link.name}.unfinished")
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(binary.name)
         unfinished.replace(link)
@@ -70,7 +70,7 @@ def _go_build(source: Path, binary: Path, link_flags: str) -> None:
             "(https://go.dev/dl), or choose another cluster: kind with Docker, or CLUSTER=current"
         )
     binary.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = binary.with_suffix(".unfinished")
+    unfinished = binary.with_name(f"{binary.name}.unfinished")
     # No C compiler is needed, and what is built runs on any Linux of this architecture.
     options = ["-buildvcs=false", "-trimpath", "-mod=readonly", "-ldflags", link_flags, "-o", str(unfinished)]
     run(["go", "build", *options, "."], env={"CGO_ENABLED": "0"}, cwd=source)

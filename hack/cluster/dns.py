@@ -10,6 +10,7 @@ from typing import Any
 
 from .api import Api
 from .control_plane import kubeconfig
+from .files import write
 from .layout import CLUSTER_DOMAIN, DNS_SERVICE_ADDRESS, NODE_ADDRESS, Layout
 from .process import Processes, Program
 from .state import State
@@ -24,8 +25,8 @@ def ensure(layout: Layout, state: State, binary: Path, processes: Processes, api
     for path, manifest in _manifests(port):
         api.apply(path, manifest)
     corefile = layout.config / "Corefile"
-    corefile.write_text(_corefile(kubeconfig(layout, state, "coredns"), port))
-    processes.ensure(Program("coredns", [str(binary), "coredns", "-conf", str(corefile)]))
+    write(corefile, _corefile(kubeconfig(layout, state, "coredns"), port))
+    processes.ensure(Program("coredns", [str(binary), "coredns", "-conf", str(corefile)], [corefile]))
     name = f"kubernetes.default.svc.{CLUSTER_DOMAIN}"
     processes.wait_until(
         lambda: resolves(name, NODE_ADDRESS, port), "cluster DNS to answer", READY_SECONDS, needs=("coredns",)

@@ -11,6 +11,7 @@ from .api import Api
 from .commands import find_program, run, succeeds
 from .console import ClusterError
 from .control_plane import kubeconfig
+from .files import write
 from .layout import CLUSTER_DOMAIN, DNS_SERVICE_ADDRESS, LOOPBACK, NODE_ADDRESS, POD_CIDR, Layout
 from .packages import cni_directory
 from .pki import NODE_NAME
@@ -34,9 +35,9 @@ class Containerd:
     def ensure(self, processes: Processes) -> None:
         """Have containerd run and answer."""
         config = self._layout.config / "containerd.toml"
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(self._configuration())
-        processes.ensure(Program("containerd", [find_program("containerd") or "", "--config", str(config)]))
+        write(config, self._configuration())
+        argv = [find_program("containerd") or "", "--config", str(config)]
+        processes.ensure(Program("containerd", argv, [config]))
         processes.wait_until(self.answers, "containerd to answer", READY_SECONDS, needs=("containerd",))
 
     def answers(self) -> bool:
@@ -116,9 +117,7 @@ BinaryName = {json.dumps(find_program("runc"))}
 
 def ensure(layout: Layout, state: State, binary: Path, processes: Processes) -> None:
     """Have the daemons of the node run; containerd must run already and hold the sandbox image."""
-    cni = layout.config / "cni" / "10-bridge.conflist"
-    cni.parent.mkdir(parents=True, exist_ok=True)
-    cni.write_text(network.cni_configuration(layout.runtime / "cni"))
+    write(layout.config / "cni" / "10-bridge.conflist", network.cni_configuration(layout.runtime / "cni"))
     cgroups.create(cgroups.name_of(layout))
     processes.ensure(_kubelet(layout, state, binary))
     processes.ensure(_proxy(layout, state, binary))
@@ -144,7 +143,7 @@ def is_ready(api: Api) -> bool:
 def _write_config(layout: Layout, name: str, content: dict[str, Any]) -> Path:
     # JSON is YAML, which is what the daemons read.
     path = layout.config / f"{name}.yaml"
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write(path, json.dumps(content, indent=2) + "\n")
     return path
 
 
@@ -192,7 +191,7 @@ def _kubelet(layout: Layout, state: State, binary: Path) -> Program:
         "hostname-override": NODE_NAME,
         "node-ip": NODE_ADDRESS,
     }
-    return Program("kubelet", [str(binary), "kubelet", *flags(arguments)])
+    return Program("kubelet", [str(binary), "kubelet", *flags(arguments)], [config])
 
 
 def _proxy(layout: Layout, state: State, binary: Path) -> Program:
@@ -213,4 +212,4 @@ def _proxy(layout: Layout, state: State, binary: Path) -> Program:
             "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
         },
     )
-    return Program("kube-proxy", [str(binary), "kube-proxy", f"--config={config}"])
+    return Program("kube-proxy", [str(binary), "kube-proxy", f"--config={config}"], [config])

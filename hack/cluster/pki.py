@@ -8,6 +8,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from .commands import run
+from .files import write
 from .layout import API_SERVICE_ADDRESS, CLUSTER_DOMAIN, LOOPBACK, NODE_ADDRESS
 
 VALID_DAYS = "3650"
@@ -73,13 +74,7 @@ contexts:
     user: {client}
 current-context: {cluster}
 """
-    if path.exists() and path.read_text() == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.touch(mode=0o600)
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    write(path, text)
 
 
 def _key(path: Path) -> None:

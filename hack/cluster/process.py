@@ -8,6 +8,7 @@ program only once its record is written, so that no daemon runs unrecorded, when
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -15,11 +16,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .commands import environment
 from .console import ClusterError
+from .files import write
 
 LOG_LINES = 20
 POLL_SECONDS = 0.05
@@ -29,21 +31,28 @@ WAIT_FOR_RECORD = 'read -r recorded && exec "$0" "$@" </dev/null'
 
 @dataclass(frozen=True)
 class Program:
-    """A daemon to run: what it is called here and how it is started."""
+    """A daemon to run.
+
+    Attributes:
+        name: what it is called here.
+        argv: how it is started.
+        files: its configuration; a daemon started with another content is started anew.
+    """
 
     name: str
     argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
 class Record:
-    """One started process, identified for ever, and the command it was started with."""
+    """One started process, identified for ever, and what it was started with."""
 
     pid: int
     start_time: int
     boot_id: str
-    command: list[str]
+    argv: list[str]
+    files: str
 
 
 def boot_id() -> str:
@@ -67,8 +76,8 @@ def flags(values: Mapping[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items()]
 
 
-def _command(program: Program) -> list[str]:
-    return [f"{name}={value}" for name, value in sorted(program.env.items())] + list(program.argv)
+def _digest(files: Sequence[Path]) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 class Processes:
@@ -91,9 +100,12 @@ class Processes:
     def record(self, name: str) -> Record | None:
         """Return a daemon's record, None when it has none."""
         try:
-            return Record(**json.loads((self._records / f"{name}.json").read_text()))
+            known = json.loads((self._records / f"{name}.json").read_text())
         except FileNotFoundError:
             return None
+        # Whatever else an earlier version of this program wrote: what identifies the process is always there.
+        identity = known["pid"], known["start_time"], known["boot_id"]
+        return Record(*identity, known.get("argv", []), known.get("files", ""))
 
     def running(self, name: str) -> bool:
         """Return whether a daemon runs."""
@@ -101,10 +113,10 @@ class Processes:
         return record is not None and self._is_alive(record)
 
     def ensure(self, program: Program) -> bool:
-        """Start a daemon unless it runs with this very command; return whether it was started."""
+        """Start a daemon unless it runs with this very command and configuration; return whether it was started."""
         record = self.record(program.name)
         if record is not None and self._is_alive(record):
-            if record.command == _command(program):
+            if record.argv == list(program.argv) and record.files == _digest(program.files):
                 return False
             self.stop(program.name)
         self._start(program)
@@ -146,7 +158,6 @@ class Processes:
         return "\n".join([f"--- end of {log}", *lines[-LOG_LINES:]])
 
     def _start(self, program: Program) -> None:
-        self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
         path = self._logs / f"{program.name}.log"
         if path.exists():
@@ -154,7 +165,7 @@ class Processes:
         with path.open("wb") as log:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", WAIT_FOR_RECORD, *program.argv],
-                env=environment(program.env),
+                env=environment(),
                 cwd="/",
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -163,11 +174,8 @@ class Processes:
             )
         # Kept only so that it is reaped should it end while this command still runs.
         self._children.append(child)
-        record = Record(child.pid, start_time(child.pid) or 0, boot_id(), _command(program))
-        path = self._records / f"{program.name}.json"
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(asdict(record)))
-        unfinished.replace(path)
+        record = Record(child.pid, start_time(child.pid) or 0, boot_id(), list(program.argv), _digest(program.files))
+        write(self._records / f"{program.name}.json", json.dumps(asdict(record)))
         assert child.stdin is not None  # a pipe, as asked for above
         with contextlib.suppress(BrokenPipeError), child.stdin as gate:
             gate.write(b"recorded\n")

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 
 from .console import ClusterError, say
+from .files import write
 from .layout import Layout
 
 # Below the range from which systems take the ports of outgoing connections (32768 on), above what services use.
@@ -44,11 +45,8 @@ class State:
             return None
 
     def save(self, layout: Layout) -> None:
-        """Write it down; a reader sees the old or the new, never a part."""
-        layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = layout.state / "cluster.json.unfinished"
-        unfinished.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        unfinished.replace(layout.state / "cluster.json")
+        """Write it down."""
+        write(layout.state / "cluster.json", json.dumps(asdict(self), indent=2) + "\n")
 
 
 def others(layout: Layout) -> Iterator[tuple[str, State]]:
