@@ -14,6 +14,7 @@ from kubernetes.aio.config import new_client_from_config
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
 from bus_operator.certificates import plan_certificates
 from bus_operator.errors import TransientError
+from bus_operator.kube_api import KubeApi
 from bus_operator.serving_certificates import CertificateManager, StoreConflictError
 
 pytestmark = pytest.mark.cluster
@@ -37,8 +38,13 @@ async def core(client: ApiClient) -> AsyncIterator[CoreV1Api]:
 
 
 @pytest.fixture
-def store(core: CoreV1Api) -> KubernetesSecretStore:
-    return KubernetesSecretStore(core, name=SECRET, namespace=NAMESPACE)
+def api(client: ApiClient) -> KubeApi:
+    return KubeApi(client)
+
+
+@pytest.fixture
+def store(api: KubeApi) -> KubernetesSecretStore:
+    return KubernetesSecretStore(api, name=SECRET, namespace=NAMESPACE)
 
 
 PAIR = {"tls.crt": b"a certificate\n", "tls.key": b"\x00\xff"}
@@ -91,8 +97,8 @@ async def test_a_version_that_is_not_current_conflicts(store: KubernetesSecretSt
         await store.replace(PAIR, again[1])
 
 
-async def test_other_refusals_are_raised_as_they_are(core: CoreV1Api) -> None:
-    elsewhere = KubernetesSecretStore(core, name=SECRET, namespace="does-not-exist")
+async def test_other_refusals_are_raised_as_they_are(api: KubeApi) -> None:
+    elsewhere = KubernetesSecretStore(api, name=SECRET, namespace="does-not-exist")
     assert await elsewhere.read() is None
     with pytest.raises(ApiException) as refused:
         await elsewhere.create(PAIR)
@@ -137,32 +143,36 @@ def new_authority() -> bytes:
     return plan_certificates(None, ["pgmq-bus.bus-system.svc"], datetime.now(UTC)).ca_certificates
 
 
-async def test_every_webhook_gets_the_authority_and_keeps_the_rest(admission: AdmissionregistrationV1Api) -> None:
+async def test_every_webhook_gets_the_authority_and_keeps_the_rest(
+    api: KubeApi, admission: AdmissionregistrationV1Api
+) -> None:
     before = await admission.read_mutating_webhook_configuration(CONFIGURATION)
     authority = new_authority()
-    assert await ensure_ca_bundle(admission, CONFIGURATION, authority)
+    assert await ensure_ca_bundle(api, CONFIGURATION, authority)
     after = await admission.read_mutating_webhook_configuration(CONFIGURATION)
     for old, new in zip(before.webhooks or [], after.webhooks or [], strict=True):
         assert new.client_config.ca_bundle == base64.b64encode(authority).decode()
         old.client_config.ca_bundle = new.client_config.ca_bundle
         assert new == old
 
-    assert not await ensure_ca_bundle(admission, CONFIGURATION, authority), "nothing is to do"
+    assert not await ensure_ca_bundle(api, CONFIGURATION, authority), "nothing is to do"
     unchanged = await admission.read_mutating_webhook_configuration(CONFIGURATION)
     assert unchanged.metadata == after.metadata
 
 
-async def test_two_authorities_are_a_bundle(admission: AdmissionregistrationV1Api) -> None:
-    assert await ensure_ca_bundle(admission, CONFIGURATION, new_authority() + new_authority())
+@pytest.mark.usefixtures("admission")
+async def test_two_authorities_are_a_bundle(api: KubeApi) -> None:
+    assert await ensure_ca_bundle(api, CONFIGURATION, new_authority() + new_authority())
 
 
-async def test_replicas_that_set_the_bundle_together(admission: AdmissionregistrationV1Api) -> None:
+@pytest.mark.usefixtures("admission")
+async def test_replicas_that_set_the_bundle_together(api: KubeApi) -> None:
     authority = new_authority()
-    changed = await asyncio.gather(*(ensure_ca_bundle(admission, CONFIGURATION, authority) for _ in range(4)))
+    changed = await asyncio.gather(*(ensure_ca_bundle(api, CONFIGURATION, authority) for _ in range(4)))
     assert changed.count(True) == 1, "the others find it done"
 
 
-async def test_a_configuration_that_is_not_there(client: ApiClient) -> None:
+async def test_a_configuration_that_is_not_there(api: KubeApi) -> None:
     with pytest.raises(TransientError, match="there is no MutatingWebhookConfiguration absent") as refused:
-        await ensure_ca_bundle(AdmissionregistrationV1Api(client), "absent", new_authority())
+        await ensure_ca_bundle(api, "absent", new_authority())
     assert refused.value.reason == "WebhookConfigurationNotFound"

@@ -13,6 +13,7 @@ from kubernetes.aio.client import AdmissionregistrationV1Api, ApiClient, ApiExce
 from kubernetes.aio.config import new_client_from_config
 
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
+from bus_operator.kube_api import KubeApi
 from bus_operator.serving_certificates import CertificateManager
 from bus_operator.webhook import WebhookServer, make_app
 
@@ -32,9 +33,10 @@ class Webhook:
     """The webhook as the operator runs it, on this machine, and its configuration in the API server."""
 
     def __init__(self, client: ApiClient) -> None:
+        self._api = KubeApi(client)
         self._admission = AdmissionregistrationV1Api(client)
         self._core = CoreV1Api(client)
-        store = KubernetesSecretStore(self._core, name=NAME, namespace=NAMESPACE)
+        store = KubernetesSecretStore(self._api, name=NAME, namespace=NAMESPACE)
         # A Service called `localhost` makes that one of the names in the certificate.
         self.certificate = CertificateManager(store, service="localhost", namespace="bus-system")
         self._server = WebhookServer(make_app(resolve))
@@ -57,7 +59,7 @@ class Webhook:
     async def trust(self) -> None:
         """Has the API server trust the webhook, and waits until it does."""
         assert self.certificate.ca_bundle is not None
-        await ensure_ca_bundle(self._admission, NAME, self.certificate.ca_bundle)
+        await ensure_ca_bundle(self._api, NAME, self.certificate.ca_bundle)
         async with asyncio.timeout(30):
             while True:
                 try:
