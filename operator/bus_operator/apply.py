@@ -172,7 +172,9 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
             desired.peer_timeout,
         )
     except asyncpg.UniqueViolationError as exc:
-        raise TransientError(f"channel {desired.name!r} was created by another reconciler meanwhile") from exc
+        raise TransientError(
+            f"channel {desired.name!r} was created by another reconciler meanwhile", reason="Conflict"
+        ) from exc
     return int(channel_id), names.role
 
 

@@ -5,9 +5,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kubernetes.aio.client.exceptions import ApiException
+
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
-from bus_operator.kube import FINALIZER, Kube
+from bus_operator.kube import FINALIZER, PLURALS, Kube
 from bus_operator.reconcile import Reconciler
 from bus_operator.workqueue import WorkQueue
 
@@ -15,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 SECRET_WATCH_PAUSE = 5.0
 """Seconds between a watch of a Secret that failed and the next; the resync covers the gap."""
+
+LIST_PAUSE = 5.0
+"""Seconds between attempts to list the resources at the start, such as while their definitions are not installed."""
 
 
 class Item(NamedTuple):
@@ -43,18 +48,31 @@ class Controller:
         self._reconciler = Reconciler(
             kube,
             self.inventory,
-            wake_channel=lambda key: self._queue.add(Item("BusChannel", key)),
+            wake=lambda kind, key: self._queue.add(Item(kind, key)),
             resync=resync,
         )
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Works until it is cancelled."""
+        """Works until it is cancelled. Begins when it has seen everything: half a picture would look like a fault."""
+        await self._list_all()
         try:
             await self._queue.run()
         finally:
             for _, task in self._secret_watches.values():
                 task.cancel()
+
+    async def _list_all(self) -> None:
+        while True:
+            try:
+                found = [item for kind in PLURALS for item in await self._kube.list_resources(kind)]
+                break
+            except (BusError, ApiException) as exc:
+                logger.warning("cannot list what is there: %s; trying again in %.0f s", exc, LIST_PAUSE)
+                await asyncio.sleep(LIST_PAUSE)
+        for resource in found:
+            self.inventory.put(resource)
+            self._queue.add(Item(resource.kind, resource.key))
 
     def observe(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Takes a watch event; `event` is DELETED, ADDED, MODIFIED or None for what was there at the start."""

@@ -1,23 +1,20 @@
-"""What the operator asks of the Kubernetes API, over the asynchronous client of the `kubernetes` package.
+"""What the operator asks of the Kubernetes API.
 
 Secrets are read one by one, by name, when they are needed; none is cached and none is listed.
 """
 
 import base64
-import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
-from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
-from kubernetes.aio.watch import Watch
 
 from bus_operator.errors import SecretError, SpecError, TransientError
 from bus_operator.inventory import Key, Resource
+from bus_operator.kube_api import KubeApi, message_of
 
 GROUP = "pgmqbus.dev"
 VERSION = "v1alpha1"
@@ -26,21 +23,6 @@ FINALIZER = f"{GROUP}/finalizer"
 CHANNEL_LABEL = f"{GROUP}/channel"
 SECRET_TYPE = "servicebinding.io/pgmqbus"  # noqa: S105 - a type, not a secret
 COMPONENT = "pgmq-bus"
-
-_MERGE_PATCH = "application/merge-patch+json"
-_JSON_PATCH = "application/json-patch+json"
-
-
-@asynccontextmanager
-async def api_client() -> AsyncIterator[client.ApiClient]:
-    """A client for the cluster this process runs in, else for the current kubeconfig context."""
-    configuration = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except config.ConfigException:
-        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    async with client.ApiClient(configuration) as api:
-        yield api
 
 
 @dataclass(frozen=True)
@@ -54,18 +36,18 @@ class Secret:
     data: Mapping[str, str] = field(repr=False)
 
     @classmethod
-    def from_api(cls, secret: client.V1Secret) -> "Secret":
+    def from_body(cls, body: Mapping[str, Any]) -> "Secret":
         """Decodes what the API server sent. Raises SecretError for entries that are no text."""
-        metadata = secret.metadata or client.V1ObjectMeta()
+        metadata = body["metadata"]
         try:
-            data = {key: base64.b64decode(value).decode() for key, value in (secret.data or {}).items()}
+            data = {key: base64.b64decode(value).decode() for key, value in (body.get("data") or {}).items()}
         except UnicodeDecodeError as exc:
-            raise SecretError(f"Secret {metadata.namespace}/{metadata.name} holds binary data") from exc
+            raise SecretError(f"Secret {metadata['namespace']}/{metadata['name']} holds binary data") from exc
         return cls(
-            namespace=str(metadata.namespace),
-            name=str(metadata.name),
-            resource_version=str(metadata.resource_version),
-            owners=frozenset(str(reference.uid) for reference in metadata.owner_references or ()),
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            resource_version=metadata["resourceVersion"],
+            owners=frozenset(reference["uid"] for reference in metadata.get("ownerReferences", ())),
             data=data,
         )
 
@@ -82,42 +64,45 @@ class Secret:
 class Kube:
     """The API calls that reconciling makes. Raises TransientError for what may pass, SpecError for what will not."""
 
-    def __init__(self, api: client.ApiClient, *, secrets_role: str, service_account: Key) -> None:
-        self._core = client.CoreV1Api(api)
-        self._custom = client.CustomObjectsApi(api)
+    def __init__(self, api: KubeApi, *, secrets_role: str, service_account: Key) -> None:
+        self._api = api
         self._secrets_role = secrets_role
         self._service_account = service_account
 
     async def cluster_id(self) -> str:
         """Eight characters that tell this cluster from others: the UID of kube-system begins with them."""
         with _translated("namespace kube-system"):
-            namespace = await self._core.read_namespace("kube-system")
-        return str(_metadata(namespace).uid)[:8]
+            namespace = await self._api.get("/api/v1/namespaces/kube-system")
+        return str(namespace["metadata"]["uid"])[:8]
 
     async def namespace_labels(self, name: str) -> dict[str, str]:
         """The labels of a namespace."""
         with _translated(f"namespace {name}"):
-            namespace = await self._core.read_namespace(name)
-        return dict(_metadata(namespace).labels or {})
+            namespace = await self._api.get(f"/api/v1/namespaces/{name}")
+        return namespace["metadata"].get("labels") or {}
 
     async def read_channel(self, namespace: str, name: str) -> Resource | None:
         """A BusChannel, or None when there is none."""
         try:
             with _translated(f"BusChannel {namespace}/{name}"):
-                body = await self._custom.get_namespaced_custom_object(
-                    GROUP, VERSION, namespace, PLURALS["BusChannel"], name
-                )
+                return Resource.from_body(await self._api.get(_path("BusChannel", (namespace, name))))
         except ApiException as exc:
             if exc.status == 404:
                 return None
             raise
-        return Resource.from_body(cast("dict[str, Any]", body))
+
+    async def list_resources(self, kind: str) -> list[Resource]:
+        """All resources of a kind."""
+        with _translated(f"the list of {PLURALS[kind]}"):
+            body = await self._api.get(f"/apis/{GROUP}/{VERSION}/{PLURALS[kind]}")
+        # The items of a list come without their kind.
+        return [Resource.from_body(item | {"kind": kind}) for item in body["items"]]
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """The Secret, or None when there is none. Raises SecretError when it may not be read."""
         try:
             with self._secret_access(namespace, name):
-                return Secret.from_api(await self._core.read_namespaced_secret(name, namespace))
+                return Secret.from_body(await self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}"))
         except ApiException as exc:
             if exc.status == 404:
                 return None
@@ -128,7 +113,8 @@ class Kube:
         existing = await self.read_secret(owner.namespace, name)
         if existing is not None:
             existing.require_owner(owner)
-        body: Any = {
+        secrets = f"/api/v1/namespaces/{owner.namespace}/secrets"
+        body: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Secret",
             "type": SECRET_TYPE,
@@ -141,67 +127,38 @@ class Kube:
         }
         with self._secret_access(owner.namespace, name):
             if existing is None:
-                await self._core.create_namespaced_secret(owner.namespace, body)
+                await self._api.create(secrets, body)
             else:
                 body["metadata"]["resourceVersion"] = existing.resource_version
-                await self._core.patch_namespaced_secret(name, owner.namespace, body, _content_type=_MERGE_PATCH)
+                await self._api.patch(f"{secrets}/{name}", body)
 
     async def watch_secret(self, namespace: str, name: str) -> AsyncIterator[None]:
         """Yields whenever the Secret changes, until the API server ends the watch (some minutes)."""
         with self._secret_access(namespace, name):
-            async with Watch() as watch:  # type: ignore[no-untyped-call]
-                stream = watch.stream(
-                    self._core.list_namespaced_secret,
-                    namespace,
-                    field_selector=f"metadata.name={name}",
-                    timeout_seconds=600,
-                )
-                async for _ in stream:
-                    yield
+            events = self._api.watch(
+                f"/api/v1/namespaces/{namespace}/secrets", field_selector=f"metadata.name={name}", seconds=600
+            )
+            async for _ in events:
+                yield
 
-    async def patch_status(self, resource: Resource, status: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Merges into the status subresource; returns the resource as it then is, None when it is gone meanwhile."""
-        try:
-            with _translated(str(resource)):
-                patched = await self._custom.patch_namespaced_custom_object_status(
-                    GROUP,
-                    VERSION,
-                    resource.namespace,
-                    PLURALS[resource.kind],
-                    resource.name,
-                    {"status": dict(status)},
-                    _content_type=_MERGE_PATCH,
-                )
-        except ApiException as exc:
-            if exc.status != 404:
-                raise
-            return None
-        return cast("dict[str, Any]", patched)
+    async def patch_status(self, resource: Resource, status: Mapping[str, Any]) -> Resource | None:
+        """Merges into the status subresource; the resource as it then is, None when it is gone meanwhile."""
+        return await self._patch(resource, f"{_path(resource.kind, resource.key)}/status", {"status": dict(status)})
 
     async def set_finalizer(self, resource: Resource, *, present: bool) -> None:
-        """Adds or removes our finalizer, if nobody changed the list meanwhile (TransientError: look again)."""
+        """Adds or removes our finalizer, if nobody changed the resource meanwhile (TransientError: look again)."""
         finalizers = [item for item in resource.finalizers if item != FINALIZER]
         if present:
             finalizers.append(FINALIZER)
-        try:
-            with _translated(str(resource)):
-                await self._custom.patch_namespaced_custom_object(
-                    GROUP,
-                    VERSION,
-                    resource.namespace,
-                    PLURALS[resource.kind],
-                    resource.name,
-                    {"metadata": {"finalizers": finalizers, "resourceVersion": resource.resource_version}},
-                    _content_type=_MERGE_PATCH,
-                )
-        except ApiException as exc:
-            if exc.status != 404:
-                raise
+        metadata = {"finalizers": finalizers, "resourceVersion": resource.resource_version}
+        await self._patch(resource, _path(resource.kind, resource.key), {"metadata": metadata})
 
     async def post_event(self, resource: Resource, *, warning: bool, reason: str, message: str) -> None:
         """Tells about a change on the resource, as `kubectl describe` shows it."""
-        now = datetime.now(UTC)
-        body: Any = {
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
             "metadata": {"generateName": f"{resource.name[:50]}.", "namespace": resource.namespace},
             "involvedObject": {
                 "apiVersion": f"{GROUP}/{VERSION}",
@@ -215,12 +172,21 @@ class Kube:
             # The API server refuses longer ones.
             "message": message[:1024],
             "source": {"component": COMPONENT},
-            "firstTimestamp": now.isoformat(),
-            "lastTimestamp": now.isoformat(),
+            "firstTimestamp": now,
+            "lastTimestamp": now,
             "count": 1,
         }
         with _translated(f"Event about {resource}"):
-            await self._core.create_namespaced_event(resource.namespace, body)
+            await self._api.create(f"/api/v1/namespaces/{resource.namespace}/events", body)
+
+    async def _patch(self, resource: Resource, path: str, body: Mapping[str, Any]) -> Resource | None:
+        try:
+            with _translated(str(resource)):
+                return Resource.from_body(await self._api.patch(path, body))
+        except ApiException as exc:
+            if exc.status == 404:
+                return None
+            raise
 
     def _secret_access(self, namespace: str, name: str) -> "_translated":
         account_namespace, account = self._service_account
@@ -234,8 +200,9 @@ class Kube:
         )
 
 
-def _metadata(item: client.V1Namespace) -> client.V1ObjectMeta:
-    return item.metadata or client.V1ObjectMeta()
+def _path(kind: str, key: Key) -> str:
+    namespace, name = key
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURALS[kind]}/{name}"
 
 
 def owner_reference(owner: Resource) -> dict[str, Any]:
@@ -269,16 +236,8 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...):
             case ApiException(status=409):
                 raise TransientError(f"{self._subject} was changed meanwhile", reason="Conflict") from error
             case ApiException(status=status) if status and 400 <= status < 500 and status not in (401, 429):
-                raise SpecError(f"{self._subject}: {_reason(error)}", reason="ApiRefused") from error
+                raise SpecError(f"{self._subject}: {message_of(error)}", reason="ApiRefused") from error
             case ApiException():
-                raise TransientError(f"{self._subject}: {_reason(error)}", reason="ApiUnavailable") from error
+                raise TransientError(f"{self._subject}: {message_of(error)}", reason="ApiUnavailable") from error
             case aiohttp.ClientError() | TimeoutError():
                 raise TransientError(f"{self._subject}: {error}", reason="ApiUnavailable") from error
-
-
-def _reason(error: ApiException) -> str:
-    """The API server's message out of the error's body."""
-    try:
-        return str(json.loads(error.body or "")["message"])
-    except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"

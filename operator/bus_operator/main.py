@@ -8,15 +8,15 @@ from typing import Any
 
 import aiohttp
 import kopf
-from kubernetes.aio.client import AdmissionregistrationV1Api, ApiClient, CoreV1Api
 from kubernetes.aio.client.exceptions import ApiException
 
-from bus_operator import handlers, logs
+from bus_operator import handlers, kube_api, logs
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
 from bus_operator.controller import Controller
 from bus_operator.errors import BusError
 from bus_operator.health import HealthServer
-from bus_operator.kube import Kube, api_client
+from bus_operator.kube import Kube
+from bus_operator.kube_api import KubeApi
 from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
 from bus_operator.settings import Settings
 from bus_operator.webhook import WebhookServer, make_app
@@ -33,9 +33,9 @@ CERTIFICATE_RETRY = 2.0
 class Operator:
     """Everything that runs, wired together once."""
 
-    def __init__(self, settings: Settings, api: ApiClient) -> None:
+    def __init__(self, settings: Settings, api: KubeApi) -> None:
         self._settings = settings
-        self._admission = AdmissionregistrationV1Api(api)
+        self._api = api
         self._kube = Kube(
             api,
             secrets_role=settings.secrets_role,
@@ -46,9 +46,7 @@ class Operator:
         if settings.webhook_cert_dir is not None:
             self._certificate = FileCertificates(Path(settings.webhook_cert_dir))
         else:
-            store = KubernetesSecretStore(
-                CoreV1Api(api), name=settings.webhook_tls_secret, namespace=settings.operator_namespace
-            )
+            store = KubernetesSecretStore(api, name=settings.webhook_tls_secret, namespace=settings.operator_namespace)
             self._certificate = CertificateManager(
                 store, service=settings.webhook_service, namespace=settings.operator_namespace
             )
@@ -86,9 +84,7 @@ class Operator:
                     await self._webhook.start(None, self._settings.webhook_port, self._certificate.ssl_context)
                     started = True
                 if self._certificate.ca_bundle is not None:
-                    await ensure_ca_bundle(
-                        self._admission, self._settings.webhook_configuration, self._certificate.ca_bundle
-                    )
+                    await ensure_ca_bundle(self._api, self._settings.webhook_configuration, self._certificate.ca_bundle)
             except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
                 logger.warning("webhook certificate: %s", exc)
             await asyncio.sleep(CERTIFICATE_CHECK if started else CERTIFICATE_RETRY)
@@ -104,7 +100,7 @@ class Operator:
 
 async def run(settings: Settings) -> None:
     """Runs the operator."""
-    async with api_client() as api:
+    async with kube_api.connect() as api:
         await Operator(settings, api).run()
 
 

@@ -123,12 +123,13 @@ def plan_channel(
         credential = [IssueCredential(1, desired.max_connections)] if binding_wanted else []
         return [CreateChannel(desired), *credential]
     owned = observed.owner_uid == desired.owner_uid
-    # The same reference under another UID is a BusChannel that was deleted while the server was away and made anew.
-    free = observed.owner_uid is None or observed.owner_reference == desired.owner_reference
-    if not owned and not free and observed.owner_uid not in yielding:
+    # The same reference under another UID: the BusChannel was deleted, its channel retained, and it was made anew.
+    # Nobody else adopts what was retained, or knowing a channel's name would give its messages to another namespace.
+    returns = observed.owner_reference == desired.owner_reference
+    if not owned and not returns and (observed.owner_uid is None or observed.owner_uid not in yielding):
+        state = "belongs to" if observed.owner_uid is not None else "was retained for"
         raise ChannelConflictError(
-            f"channel {desired.name!r} belongs to BusChannel {observed.owner_reference}: choose another spec.channel,"
-            " or delete that BusChannel first"
+            f"channel {desired.name!r} {state} BusChannel {observed.owner_reference}: choose another spec.channel"
         )
     actions: list[ChannelAction] = []
     if not observed.role_exists or not observed.role_is_client:

@@ -8,12 +8,13 @@ raised, so that the work queue comes back to it.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus_operator import catalog, provision, status
-from bus_operator.actions import DesiredChannel, DropChannel
+from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
 from bus_operator.apply import IssuedCredential
 from bus_operator.binding import binding_data, held_credential
 from bus_operator.database import AdminConnection, Endpoint, connect, translate
@@ -54,7 +55,7 @@ class Reconciler:
     Args:
         kube: The Kubernetes API.
         inventory: What the watches saw.
-        wake_channel: Asks for a channel to be reconciled soon.
+        wake: Asks for a resource (kind, key) to be reconciled soon.
         resync: Seconds after which everything is looked at again.
         clock: The current time; for tests.
     """
@@ -64,13 +65,13 @@ class Reconciler:
         kube: Kube,
         inventory: Inventory,
         *,
-        wake_channel: Callable[[Key], None],
+        wake: Callable[[str, Key], None],
         resync: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
         self._inventory = inventory
-        self._wake_channel = wake_channel
+        self._wake = wake
         self._resync = resync
         self._clock = clock
         self._known: dict[Key, KnownDatabase] = {}
@@ -93,7 +94,7 @@ class Reconciler:
             conditions = await self._observe_database(resource, known, fields)
         except BusError as exc:
             known.failure = exc
-            conditions = _database_failure(exc, reached=known.admin is not None and "serverVersion" in fields)
+            conditions = _database_failure(exc, reached=known.admin is not None)
         self._known[key] = known
         await self._report(resource, conditions, fields | {"lastProbeTime": status.timestamp(self._clock())})
         if known.changed_since(before):
@@ -109,7 +110,6 @@ class Reconciler:
         admin = await self._admin_connection(resource, spec)
         async with connect(admin) as connection:
             known.admin = admin
-            fields["serverVersion"] = ".".join(str(part) for part in connection.get_server_version()[:2])
             with translate(str(admin.endpoint)):
                 observed, actions = await provision.install(connection)
                 channels = await catalog.count_channels(connection)
@@ -117,6 +117,8 @@ class Reconciler:
             logger.info("%s: %s", resource, ", ".join(map(str, actions)))
         known.clients = admin.endpoint.for_clients(spec.client_endpoint)
         fields |= {
+            # Without what distributions append, "15.18 (Debian 15.18-0+deb12u1)".
+            "serverVersion": observed.server_version.split()[0],
             "pgmqVersion": observed.pgmq_version,
             "schemaVersion": observed.schema_version,
             "channels": channels,
@@ -158,8 +160,9 @@ class Reconciler:
             return None
         if resource.deleting:
             if FINALIZER in resource.finalizers:
-                await self._delete_channel(resource)
-                self._wake_rivals_of(resource)
+                with suppress(_NotObservedYetError):
+                    await self._delete_channel(resource)
+                    self._wake_rivals_of(resource)
             return None
         if FINALIZER not in resource.finalizers:
             # Before anything is made in the database, so that nothing is left behind. Its event brings us back here.
@@ -170,7 +173,12 @@ class Reconciler:
         progress = _Progress()
         try:
             await self._provision_channel(resource, progress, fields)
+        except _NotObservedYetError:
+            return None
         except BusError as exc:
+            if exc.reason == "Conflict":
+                # Somebody else was faster; what is true now shows at the next look.
+                raise
             failure = exc
         await self._report(resource, progress.conditions(failure), fields)
         if isinstance(failure, TransientError):
@@ -200,6 +208,8 @@ class Reconciler:
                 provisioned = await provision.provision(connection, desired, held, yielding)
         if provisioned.actions:
             logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
+        if any(isinstance(action, CreateChannel) for action in provisioned.actions):
+            self._wake(database.kind, database.key)
         progress.provisioned = f"channel {wire_name!r} on {admin.endpoint}"
 
         credential = provisioned.issued or _as_issued(held, provisioned.generation)
@@ -278,12 +288,12 @@ class Reconciler:
 
     def _wake_rivals_of(self, resource: Resource) -> None:
         for rival in self._rivals_of(resource, resource.status.get("channel", "")):
-            self._wake_channel(rival.key)
+            self._wake(rival.kind, rival.key)
 
     def _usable_database(self, database: Resource) -> tuple[KnownDatabase, AdminConnection, Endpoint]:
         known = self._known.get(database.key)
         if known is None:
-            raise TransientError(f"{database} has not been looked at yet", reason="Waiting")
+            raise _NotObservedYetError
         if known.failure is not None or known.admin is None or known.clients is None:
             # Nothing to retry here: the database has its own retries, and wakes its channels when it is back.
             raise SpecError(f"{database} is not ready: {known.failure}", reason="DatabaseUnavailable")
@@ -300,7 +310,7 @@ class Reconciler:
                 await self._deprovision(resource, database, wire_name, policy)
             except BusError as exc:
                 # Retain asks for nothing that needs the server; what the others ask for waits until it is back.
-                if policy != "Retain" or exc.reason == "Waiting":
+                if policy != "Retain":
                     await self._kube.post_event(
                         resource,
                         warning=True,
@@ -340,7 +350,7 @@ class Reconciler:
         for channel in self._inventory.channels.values():
             used = channel.status.get("database")
             if used is None or (used["namespace"], used["name"]) == key:
-                self._wake_channel(channel.key)
+                self._wake(channel.kind, channel.key)
 
     async def _report(self, resource: Resource, conditions: list[Condition], fields: dict[str, Any]) -> None:
         """Writes the status when it changed, and an Event when the summary did."""
@@ -353,9 +363,9 @@ class Reconciler:
         }
         if not self._worth_writing(resource, wanted, now):
             return
-        body = await self._kube.patch_status(resource, wanted)
-        if body is not None:
-            self._inventory.put(Resource.from_body(body))
+        written = await self._kube.patch_status(resource, wanted)
+        if written is not None:
+            self._inventory.put(written)
         before = status.find(previous, "Ready") or {}
         if (before.get("status"), before.get("reason")) != (summary.status, summary.reason):
             await self._kube.post_event(
@@ -369,6 +379,10 @@ class Reconciler:
             return bool(changed)
         last = datetime.fromisoformat(resource.status["lastProbeTime"]) if "lastProbeTime" in resource.status else None
         return last is None or now - last >= PROBE_TIME_INTERVAL
+
+
+class _NotObservedYetError(Exception):
+    """The channel's database has not been looked at since the operator started; that will wake the channel."""
 
 
 def _as_issued(held: HeldCredential | None, generation: int | None) -> IssuedCredential:

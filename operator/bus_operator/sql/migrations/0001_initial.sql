@@ -29,7 +29,7 @@ comment on table pgmq_bus.channel is 'One row per channel. A publisher holds its
 comment on column pgmq_bus.channel.queue is 'The PGMQ queue that is this channel''s log: pgmq.q_<queue>.';
 comment on column pgmq_bus.channel.role is 'NOLOGIN role whose members may use the channel.';
 comment on column pgmq_bus.channel.wake is 'Unguessable LISTEN name: NOTIFY has no access control.';
-comment on column pgmq_bus.channel.owner_uid is 'UID of the BusChannel that manages this row; null when it was retained after its deletion.';
+comment on column pgmq_bus.channel.owner_uid is 'UID of the BusChannel that manages this row; null when it was deleted and the channel retained for its return.';
 
 create table pgmq_bus.channel_state (
     channel_id integer primary key references pgmq_bus.channel on delete cascade,
