@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -37,27 +37,42 @@ _MAX_CONNECTIONS = 3
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _AUTHENTICATION_CLASS = "28"
-_REJECTED_CLASSES = ("22", "54")
-#: Connection exceptions and operator intervention; of the latter, 57014 is a mere cancellation of the statement.
-_BROKEN_CLASSES = ("08", "57P")
-#: Rolled back and worth another attempt: serialization and deadlock, resources, lock not available, statement cancelled
-#: or timed out, read-only server (a failover under way), prepared statement gone (a pooler changed the session).
-_TRANSIENT = ("40", "53", "55P03", "57014", "25006", "26000")
+
+#: What the server's answer to a statement means to us, by the beginning of its SQLSTATE; the first match counts.
+_STATEMENT_ERRORS: tuple[tuple[str, type[BackendError]], ...] = (
+    (_INSUFFICIENT_PRIVILEGE, AccessDeniedError),
+    ("22", RejectedError),  # data exception
+    ("54", RejectedError),  # program limit exceeded
+    ("40", TransientError),  # serialization failure, deadlock
+    ("53", TransientError),  # out of memory, disk, connections
+    ("55P03", TransientError),  # lock not available
+    ("57014", TransientError),  # statement cancelled or timed out
+    ("25006", TransientError),  # read-only server: a failover under way
+    ("26000", TransientError),  # prepared statement gone: a pooler changed the session
+    ("57P", ConnectionLostError),  # the server ends the session, possibly after the commit
+    ("08", ConnectionLostError),  # connection exception, also the driver's own
+    ("", BackendError),
+)
+
+#: What a driver call raises when the server or the connection is at fault.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+def drop(connection: asyncpg.pool.PoolConnectionProxy) -> None:
+    """Close a connection at once. A pool detaches one that broke, and any call on it then raises."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def statement_error(exc: BaseException) -> BackendError:
     """Our error for what a statement raised after it may have been sent."""
     if isinstance(exc, asyncpg.PostgresError):
         state = exc.sqlstate or ""
-        if state == _INSUFFICIENT_PRIVILEGE:
-            return AccessDeniedError(str(exc), sqlstate=state)
-        if state.startswith(_REJECTED_CLASSES):
-            return RejectedError(str(exc), sqlstate=state)
-        if state.startswith(_TRANSIENT):
-            return TransientError(str(exc), sqlstate=state)
-        if state and not state.startswith(_BROKEN_CLASSES):
-            return BackendError(str(exc), sqlstate=state)
-        return ConnectionLostError(f"connection lost: {exc}", sqlstate=state or None)
+        kind = next(kind for prefix, kind in _STATEMENT_ERRORS if state.startswith(prefix))
+        return kind(str(exc), sqlstate=state or None)
+    if isinstance(exc, asyncpg.InterfaceError):
+        # asyncpg's own refusal to send on a connection that it knows to be closed.
+        return UnavailableError(f"no connection: {exc}")
     return ConnectionLostError(f"connection lost: {exc or type(exc).__name__}")
 
 
@@ -101,11 +116,11 @@ class Database:
             try:
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments, timeout=_STATEMENT_TIMEOUT)
                 return rows
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            except (*DRIVER_ERRORS, asyncpg.InternalClientError) as exc:
                 error = statement_error(exc)
                 if isinstance(error, ConnectionLostError):
                     # It may only have timed out: never use it again.
-                    connection.terminate()
+                    drop(connection)
                 elif isinstance(error, AccessDeniedError):
                     await self._forget_connections()
                 raise error from exc
@@ -121,7 +136,7 @@ class Database:
             pool = await self._open()
             connection = await pool.acquire(timeout=_CONNECT_TIMEOUT)
         # BindingError: the binding may be in the middle of being replaced.
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, BindingError) as exc:
+        except (*DRIVER_ERRORS, BindingError) as exc:
             raise connect_error(exc) from exc
         try:
             yield connection
@@ -136,7 +151,7 @@ class Database:
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 await pool.close()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except DRIVER_ERRORS:
             pool.terminate()
 
     async def _open(self) -> asyncpg.Pool:
@@ -179,5 +194,5 @@ async def _release(pool: asyncpg.Pool, connection: asyncpg.pool.PoolConnectionPr
     """Give the connection back. One that cannot be reset is dropped by the pool, which is all that matters."""
     try:
         await pool.release(connection, timeout=_CONNECT_TIMEOUT)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        connection.terminate()
+    except DRIVER_ERRORS:
+        drop(connection)

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 
 from bus_runtime.backoff import Backoff, OutageLog
+from bus_runtime.connection import DRIVER_ERRORS, drop
 from bus_runtime.errors import BackendError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class ListenWaker:
                 async with self._connect() as connection:
                     await self._listen(connection, backoff, outage)
                 outage.failed(ConnectionError("the connection was closed"))
-            except (BackendError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            except (BackendError, *DRIVER_ERRORS) as exc:
                 outage.failed(exc)
             # The reader learns that it has to poll from now on.
             self._wake()
@@ -109,24 +110,23 @@ class ListenWaker:
                 if not ended.is_set():
                     await connection.fetchval("select 1", timeout=_CHECK_TIMEOUT)
         except TimeoutError:
-            connection.terminate()
+            drop(connection)
             raise
         finally:
             self._listening = False
-            if not connection.is_closed():
-                connection.remove_termination_listener(on_end)
-                await _unlisten(connection, self._name, self._notified)
+            await self._unlisten(connection, on_end)
+
+    async def _unlisten(self, connection: Any, on_end: Callable[[object], None]) -> None:
+        """Leave the connection as it was, if it still works."""
+        try:
+            connection.remove_termination_listener(on_end)
+            async with asyncio.timeout(_CHECK_TIMEOUT):
+                await connection.remove_listener(self._name, self._notified)
+        except DRIVER_ERRORS:
+            drop(connection)
 
     def _notified(self, *_: object) -> None:
         self._wake()
-
-
-async def _unlisten(connection: Any, name: str, callback: Callable[..., None]) -> None:
-    try:
-        async with asyncio.timeout(_CHECK_TIMEOUT):
-            await connection.remove_listener(name, callback)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        connection.terminate()
 
 
 def _ignore() -> None:

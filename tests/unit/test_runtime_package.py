@@ -86,7 +86,7 @@ def server_error(sqlstate: str) -> asyncpg.PostgresError:
         (server_error("42883"), BackendError),
         (server_error("XX000"), BackendError),
         (asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"), ConnectionLostError),
-        (asyncpg.InterfaceError("connection is closed"), ConnectionLostError),
+        (asyncpg.InterfaceError("connection is closed"), UnavailableError),
         (OSError("broken pipe"), ConnectionLostError),
         (TimeoutError(), ConnectionLostError),
     ],
@@ -95,7 +95,7 @@ def server_error(sqlstate: str) -> asyncpg.PostgresError:
 def test_errors_of_statements(exc: BaseException, expected: type) -> None:
     error = statement_error(exc)
     assert type(error) is expected
-    assert error.retryable == (expected is TransientError)
+    assert error.retryable == (expected in (TransientError, UnavailableError))
     assert str(error)
 
 
