@@ -32,7 +32,8 @@ class Secret:
     namespace: str
     name: str
     resource_version: str
-    owners: frozenset[str]
+    owners: frozenset[tuple[str, str]]
+    """Kind and name of each owner."""
     data: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -47,13 +48,16 @@ class Secret:
             namespace=metadata["namespace"],
             name=metadata["name"],
             resource_version=metadata["resourceVersion"],
-            owners=frozenset(reference["uid"] for reference in metadata.get("ownerReferences", ())),
+            owners=frozenset((item["kind"], item["name"]) for item in metadata.get("ownerReferences", ())),
             data=data,
         )
 
     def require_owner(self, owner: Resource) -> None:
-        """Raises SecretError unless the Secret belongs to `owner`."""
-        if owner.uid not in self.owners:
+        """Raises SecretError unless the Secret belongs to `owner`, or to its predecessor of the same name.
+
+        The predecessor's is not collected yet when a resource is deleted and made anew: it passes on.
+        """
+        if (owner.kind, owner.name) not in self.owners:
             raise SecretError(
                 f"Secret {self.namespace}/{self.name} exists and does not belong to this {owner.kind}:"
                 " delete it, or choose another spec.credentials.secretName",
