@@ -3,9 +3,11 @@
 Run it as ``python3 -m hack.cluster --help`` from the top of the repository. It needs nothing but the standard library:
 it runs before anything of the project is installed. Modules, from the bottom up:
 
-- `console`, `commands`, `layout`: progress and errors, running programs, paths and addresses;
-- `process`: daemons that outlive the command that started them, and are ended by it alone;
+- `console`, `commands`, `files`, `layout`: progress and errors, running programs, paths and addresses;
+- `process`, `state`: daemons that outlive the command that started them, and what is remembered of a cluster;
 - `binaries`, `packages`, `pki`, `api`: what a cluster is made of;
-- `control_plane`, `node`, `network`, `dns`, `remnants`: the parts of a cluster and what they leave behind;
-- `local`, `kind`, `current`: the three kinds of cluster; `providers` chooses one; `images` fills it.
+- `control_plane`, `containerd`, `node`, `network`, `dns`, `cgroups`, `remnants`: the parts of a cluster and
+  what they leave behind;
+- `local`, `kind`, `current`: the three kinds of cluster; `providers` chooses one;
+- `recipes`, `buildah`: the images that fill it, described and built.
 """

@@ -10,8 +10,8 @@ from . import binaries, cgroups, control_plane, dns, network, node, packages, pk
 from .api import Api
 from .buildah import IMAGES, Buildah
 from .console import ClusterError, say, step
+from .containerd import SANDBOX_IMAGE, Containerd
 from .layout import Layout
-from .node import Containerd
 from .process import Processes, boot_id
 from .recipes import Recipe
 from .state import State, free_ports, lock, others
@@ -105,10 +105,7 @@ class LocalCluster:
             if not self._containerd.has(reference):
                 with step(f"loading {reference}"):
                     self._import(buildah, identifier, reference)
-                earlier = f"{recipe.moving.rpartition(':')[0]}:"
-                self._containerd.forget(
-                    [i for i in self._containerd.images() if i.startswith(earlier) and i != reference]
-                )
+                self._containerd.forget_all_but(reference)
             self._containerd.tag(reference, recipe.moving)
         return reference
 
@@ -144,17 +141,17 @@ class LocalCluster:
         for name, other in known.items():
             if other.provider == PROVIDER and other.node and other.boot_id == boot_id():
                 raise ClusterError(f"this machine is the node of cluster {name}: run `down --name {name}` first")
-        if network.has_foreign_kubernetes():
+        if node.has_foreign_kubelet() or network.has_foreign_rules():
             raise ClusterError(
-                "the packet filter holds kube-proxy's rules: this machine is, or was, a node of another Kubernetes. "
-                "Use that one (CLUSTER=current), or end it and remove its rules (kube-proxy --cleanup)"
+                "this machine is, or was, a node of another Kubernetes: its kubelet runs, or the packet filter holds "
+                "kube-proxy's rules. Use that one (CLUSTER=current), or end it and run kube-proxy --cleanup"
             )
 
     def _start_node(self, state: State, binary: Path, api: Api, is_new: bool) -> None:
         self._containerd.ensure(self._processes)
         if is_new:
             self._containerd.remove_containers()
-        if not self._containerd.has(node.SANDBOX_IMAGE):
+        if not self._containerd.has(SANDBOX_IMAGE):
             self._load_sandbox_image()
         node.ensure(self._layout, state, binary, self._processes)
         dns.ensure(self._layout, state, binary, self._processes, api)
@@ -167,8 +164,8 @@ class LocalCluster:
             program = Path(directory) / "pause"
             program.write_bytes(binaries.pause_binary(self._layout).read_bytes())
             program.chmod(0o755)
-            identifier = buildah.build(node.SANDBOX_IMAGE, Path(directory), dockerfile, {})
-            self._import(buildah, identifier, node.SANDBOX_IMAGE)
+            identifier = buildah.build(SANDBOX_IMAGE, Path(directory), dockerfile, {})
+            self._import(buildah, identifier, SANDBOX_IMAGE)
 
     def _import(self, buildah: Buildah, identifier: str, reference: str) -> None:
         archive = self._layout.cache / "image.unfinished.tar"
@@ -189,10 +186,11 @@ class LocalCluster:
         for name in self._processes.names():
             self._processes.stop(name, GRACE_SECONDS.get(name, 0))
         if has_node:
-            remnants.end_shims(self._containerd.socket)
+            remnants.end_shims(self._containerd.socket, self._containerd.shim_sockets())
             remnants.unmount_below([layout.state, layout.runtime])
             network.remove()
             remnants.unlink_container_logs(layout)
+            node.remove_device_plugins()
         if state is not None and state.boot_id == boot_id():
             network.restore_kernel_settings(state.kernel)
         remnants.delete([layout.state, layout.runtime])

@@ -14,6 +14,7 @@ CHAIN = "PGMQ-BUS"
 CHAIN_PREFIXES = ("KUBE-", CHAIN)
 FAMILIES = ("iptables", "ip6tables")
 REQUIRED_SETTINGS = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
+CNI_RESULTS = Path("/var/lib/cni/results")
 # What the kubelet (pkg/kubelet/cm, setupKernelTunables) and kube-proxy set by themselves.
 SETTINGS_OF_DAEMONS = (
     "vm.overcommit_memory",
@@ -71,7 +72,7 @@ def ensure() -> None:
             run(["iptables", "--wait", "-t", table, "-I", hook, "-j", CHAIN])
 
 
-def has_foreign_kubernetes() -> bool:
+def has_foreign_rules() -> bool:
     """Return whether kube-proxy's rules are there; asked before ours runs, they are another cluster's."""
     return succeeds(["iptables", "--wait", "-t", "nat", "-L", "KUBE-SERVICES", "-n"])
 
@@ -84,8 +85,10 @@ def remove() -> None:
         if script := removal(run([f"{family}-save"]), CHAIN_PREFIXES):
             run([f"{family}-restore", "--wait", "--noflush"], stdin=script)
     # libcni's memory of the interfaces it made; its place cannot be configured.
-    for result in Path("/var/lib/cni/results").glob(f"{BRIDGE}-*"):
-        result.unlink(missing_ok=True)
+    for result in CNI_RESULTS.glob(f"{BRIDGE}-*"):
+        sandbox = result.name.split("-")[1]
+        for interface in (result, *CNI_RESULTS.glob(f"cni-loopback-{sandbox}-*")):
+            interface.unlink(missing_ok=True)
 
 
 def removal(rules: str, prefixes: tuple[str, ...]) -> str:

@@ -18,8 +18,13 @@ SHIM = "containerd-shim"
 END_SECONDS = 10.0
 
 
-def end_shims(socket: Path) -> None:
-    """End the processes that containerd keeps beside each pod; they outlive it, and carry its socket's path."""
+def end_shims(socket: Path, sockets: list[Path]) -> None:
+    """End the processes that containerd keeps beside each pod; they outlive it.
+
+    Args:
+        socket: containerd's, which their command lines carry.
+        sockets: their own, which they leave behind.
+    """
     deadline = time.monotonic() + END_SECONDS
     while shims := _shims(socket):
         if time.monotonic() > deadline:
@@ -28,6 +33,8 @@ def end_shims(socket: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+    for path in sockets:
+        path.unlink(missing_ok=True)
 
 
 def _shims(socket: Path) -> list[int]:
