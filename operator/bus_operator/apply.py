@@ -53,7 +53,7 @@ async def apply_installation(connection: asyncpg.Connection, actions: Sequence[I
     if not actions:
         return
     async with connection.transaction():
-        if not any(isinstance(action, InstallSchema) for action in actions):
+        if not any(isinstance(action, InstallSchema | GrantOwnerToSelf) for action in actions):
             await connection.execute(sql.query("lock_installation"))
         for action in actions:
             await _install(connection, action)
@@ -67,14 +67,15 @@ async def _install(connection: asyncpg.Connection, action: InstallAction) -> Non
             await connection.execute(render.grant_role_to_self(naming.OWNER_ROLE))
         case InstallPgmq(extension=True):
             await connection.execute("CREATE EXTENSION pgmq")
+            await _execute(connection, render.grant_pgmq())
         case InstallPgmq(extension=False):
             await connection.execute(get_embedded_install_sql())
+            await _execute(connection, render.grant_pgmq())
         case GrantConnect():
             database = await connection.fetchval("SELECT current_database()")
             await connection.execute(render.grant_connect(database))
         case InstallSchema(version):
-            for statement in (*render.create_schemas(), *render.grant_pgmq()):
-                await connection.execute(statement)
+            await _execute(connection, [*render.create_schemas(), *render.grant_pgmq()])
             await _as_owner(connection, sql.schema())
             await _record(connection, version, None)
         case MigrateSchema(current, target):
@@ -83,11 +84,20 @@ async def _install(connection: asyncpg.Connection, action: InstallAction) -> Non
                     await _as_owner(connection, migration)
             await _record(connection, target, None)
         case InstallFunctions(version):
+            await _execute(connection, render.create_schemas())
+            # Not replaced in place: CREATE OR REPLACE refuses another owner, other argument names or another result, and
+            # leaves an earlier version's functions behind. Clients look functions up by name and find the new ones.
+            await connection.execute(sql.query("drop_functions"))
             await connection.execute(render.public_schema_create(allow=True))
             await _as_owner(connection, *sql.functions(), sql.privileges())
             await connection.execute(render.public_schema_create(allow=False))
             actual = await catalog.functions_fingerprint(connection)
             await _record(connection, version, stored_fingerprint(functions_digest(), actual))
+
+
+async def _execute(connection: asyncpg.Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        await connection.execute(statement)
 
 
 async def _record(connection: asyncpg.Connection, version: int, fingerprint: str | None) -> None:
@@ -99,8 +109,7 @@ async def _record(connection: asyncpg.Connection, version: int, fingerprint: str
 async def _as_owner(connection: asyncpg.Connection, *statements: str) -> None:
     """Runs statements as the owner role, so that what they create is its own, then becomes the administrator again."""
     await connection.execute(render.set_local_role(naming.OWNER_ROLE))
-    for statement in statements:
-        await connection.execute(statement)
+    await _execute(connection, statements)
     await connection.execute("RESET ROLE")
 
 

@@ -59,6 +59,9 @@ def plan_installation(observed: ObservedDatabase, schema_version: int, functions
             " upgrade the operator",
             reason="SchemaTooNew",
         )
+    if observed.schema_installed and not observed.owns_as_owner_role:
+        # Another administrator installed it: what the registry says can be read, and the rest planned, only after this.
+        return [GrantOwnerToSelf()]
     actions: list[InstallAction] = []
     if not observed.owner_role_exists:
         actions.append(CreateGroupRole(OWNER_ROLE))

@@ -10,15 +10,23 @@ from bus_operator.apply import IssuedCredential
 from bus_operator.catalog import ChannelCounts, ObservedDatabase
 from bus_operator.model import Uid
 
+_INSTALLATION_ROUNDS = 2
+"""A second one is needed where only the first lets this administrator read the registry."""
+
 
 async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[InstallAction]]:
     """Brings the schema of a database up to date. Returns the database as it then is, and what was done."""
-    observed = await catalog.observe_database(connection)
-    actions = plan.plan_installation(observed, sql.schema_version(), apply.functions_digest())
-    if actions:
-        await apply.apply_installation(connection, actions)
+    done: list[InstallAction] = []
+    for _ in range(_INSTALLATION_ROUNDS):
         observed = await catalog.observe_database(connection)
-    return observed, actions
+        actions = plan.plan_installation(observed, sql.schema_version(), apply.functions_digest())
+        if not actions:
+            break
+        await apply.apply_installation(connection, actions)
+        done += actions
+    else:
+        observed = await catalog.observe_database(connection)
+    return observed, done
 
 
 @dataclass(frozen=True)

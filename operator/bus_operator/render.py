@@ -74,9 +74,16 @@ def drop_owned(name: str) -> str:
 
 
 def create_schemas() -> list[str]:
-    """The private schema and the versioned one of the runtime's functions."""
+    """The private schema and the versioned one of the runtime's functions, and that they are the owner role's."""
     owner = identifier(OWNER_ROLE)
-    return [f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {owner}" for name in ("pgmq_bus", "pgmq_bus_v1")]
+    return [
+        statement
+        for name in ("pgmq_bus", "pgmq_bus_v1")
+        for statement in (
+            f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {owner}",
+            f"ALTER SCHEMA {name} OWNER TO {owner}",
+        )
+    ]
 
 
 def grant_pgmq() -> list[str]:

@@ -1,4 +1,5 @@
--- Changes with any change of our functions: text, owner, privileges, search_path, a missing or an extra one.
+-- Changes with any change of our functions (text, owner, privileges, search_path, a missing or an extra one), and of the
+-- privileges on the registry and the text of its view.
 select md5(coalesce(string_agg(concat_ws('|', f.identity, f.definition, f.owner, f.privileges), E'\n' order by f.identity), ''))
 from (
     select
@@ -17,4 +18,15 @@ from (
     select n.nspname, '', n.nspowner::regrole::text, n.nspacl::text
     from pg_namespace as n
     where n.nspname in ('pgmq_bus', 'pgmq_bus_v1')
+    union all
+    select
+        c.oid::regclass::text,
+        case c.relkind when 'v' then pg_get_viewdef(c.oid) else '' end,
+        c.relowner::regrole::text,
+        concat_ws(',', c.relacl::text, (
+            select string_agg(a.attname || a.attacl::text, ',' order by a.attname) from pg_attribute as a where a.attrelid = c.oid
+        ))
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'pgmq_bus' and c.relkind in ('r', 'v', 'S')
 ) as f

@@ -1,0 +1,286 @@
+"""Installing, installing again, migrating, and putting right what somebody changed."""
+
+import json
+
+import asyncpg
+import postgres
+import pytest
+from pgmq.install import get_embedded_install_sql
+from wire import Peer, payloads
+
+from bus_operator import actions, apply, catalog, plan, provision, render, sql
+from bus_operator.database import connect
+from bus_operator.errors import SpecError
+
+CATALOG_ROWS = """
+select 'role ' || rolname as object, xmin::text from pg_authid where rolname like 'pgmq\\_bus%'
+union all select 'schema ' || nspname, xmin::text from pg_namespace where nspname !~ '^pg_(temp|toast)'
+union all select 'relation ' || oid, xmin::text from pg_class where relnamespace::regnamespace::text ~ 'pgmq'
+union all select 'function ' || oid, xmin::text from pg_proc where pronamespace::regnamespace::text ~ 'pgmq|public'
+union all select 'database', xmin::text from pg_database where datname = current_database()
+union all select 'default privilege', xmin::text from pg_default_acl
+union all select 'installation', xmin::text from pgmq_bus.installation
+order by 1, 2
+"""
+
+_OURS = "relnamespace = 'pgmq_bus'::regnamespace"
+STRUCTURE = {
+    "columns": f"""
+        select c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity::text,
+            a.attgenerated::text, a.attcollation::regcollation::text, pg_get_expr(d.adbin, d.adrelid),
+            col_description(c.oid, a.attnum), a.attacl::text
+        from pg_attribute as a join pg_class as c on c.oid = a.attrelid
+        left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
+        where c.{_OURS} and c.relkind in ('r', 'v') and a.attnum > 0 and not a.attisdropped
+        order by 1, 2""",
+    "relations": f"""
+        select relname, relkind::text, relowner::regrole::text, relpersistence::text, reloptions, relacl::text,
+            obj_description(oid)
+        from pg_class where {_OURS} order by 1""",
+    "constraints": """
+        select conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        from pg_constraint where connamespace = 'pgmq_bus'::regnamespace order by 1, 2""",
+    "indexes": f"""
+        select indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+        from pg_index where indrelid in (select oid from pg_class where {_OURS}) order by 1""",
+    "views": f"select relname, pg_get_viewdef(oid) from pg_class where {_OURS} and relkind = 'v' order by 1",
+    "functions": """
+        select oid::regprocedure::text, pg_get_functiondef(oid), proowner::regrole::text, proacl::text
+        from pg_proc where pronamespace::regnamespace::text in ('pgmq_bus', 'pgmq_bus_v1', 'public') order by 1""",
+    "schemas": """
+        select nspname, nspowner::regrole::text, nspacl::text
+        from pg_namespace where nspname ~ 'pgmq_bus' order by 1""",
+    "default privileges": """
+        select defaclrole::regrole::text, defaclobjtype::text, defaclacl::text from pg_default_acl order by 1""",
+}
+
+
+async def structure(admin: asyncpg.Connection) -> dict[str, list[tuple]]:
+    return {part: [tuple(row) for row in await admin.fetch(query)] for part, query in STRUCTURE.items()}
+
+
+@pytest.fixture
+async def session(database: postgres.Database):
+    """The operator's session in a database of its own."""
+    async with database.session() as connection:
+        yield connection
+
+
+@pytest.fixture
+async def bare(server: postgres.Server):
+    """A database in which nothing is installed."""
+    created = await postgres.create_database(server, "template0")
+    yield created
+    await postgres.drop_database(created)
+
+
+async def test_installing_twice_changes_nothing(bare: postgres.Database):
+    async with bare.session() as session:
+        observed, done = await provision.install(session)
+        assert any(isinstance(action, actions.InstallSchema) for action in done)
+        assert observed.schema_version == sql.schema_version()
+        before = await session.fetch(CATALOG_ROWS)
+        assert len(before) > 40
+        again, done = await provision.install(session)
+        assert done == []
+        assert again == observed
+        assert await session.fetch(CATALOG_ROWS) == before
+
+
+async def install_version_1(session: asyncpg.Connection) -> None:
+    """What the first version's installer left: its tables, and no functions that anybody could still need."""
+    await session.execute(get_embedded_install_sql())
+    async with session.transaction():
+        for statement in (*render.create_schemas(), *render.grant_pgmq(), render.set_local_role("pgmq_bus_owner")):
+            await session.execute(statement)
+        version, migration = sql.migrations()[0]
+        assert version == 1
+        await session.execute(migration)
+        await session.execute("insert into pgmq_bus.installation (schema_version) values (1)")
+
+
+async def test_a_migrated_schema_is_a_fresh_one(bare: postgres.Database, session: asyncpg.Connection):
+    async with bare.session() as old:
+        await install_version_1(old)
+        _, done = await provision.install(old)
+        assert actions.MigrateSchema(1, sql.schema_version()) in done
+        migrated, fresh = await structure(old), await structure(session)
+    for part, expected in fresh.items():
+        assert len(expected) >= 1, part
+        assert migrated[part] == expected, part
+
+
+async def test_data_survives_a_migration(bare: postgres.Database):
+    async with bare.session() as session:
+        await install_version_1(session)
+        await session.execute(
+            """
+            create role bus_channel_0123456789ab_old nologin;
+            grant pgmq_bus_client to bus_channel_0123456789ab_old;
+            set role pgmq_bus_owner;
+            select pgmq.create('bus_old');
+            insert into pgmq_bus.channel (
+                name, queue, role, wake, owner_uid, owner_reference, durability, self_delivery,
+                max_peers, max_message_bytes, max_connections, peer_timeout
+            )
+            values (
+                'orders', 'bus_old', 'bus_channel_0123456789ab_old', 'w', 'uid-orders', 'test/test', 'Sync', true,
+                9, 2048, 9, '5 minutes'
+            );
+            insert into pgmq_bus.channel_state (channel_id) select id from pgmq_bus.channel;
+            insert into pgmq_bus.peer (queue, channel_id, login, acknowledged, delivered, position)
+            select 'oldqueue', id, 'someone', 1, 1, 1 from pgmq_bus.channel;
+            insert into pgmq.q_bus_old (vt, message) select now(), to_jsonb(n) from generate_series(1, 3) as n;
+            reset role
+            """
+        )
+        try:
+            await provision.install(session)
+            channel = await bare.create_channel("orders")
+            peer = Peer(await channel.connect(), "orders", "oldqueue")
+            assert payloads(await peer.read()) == [2, 3]
+            await peer.publish("new")
+            assert payloads(await peer.bus_subscribe()) == ["new"]
+            peer.session.terminate()
+        finally:
+            await provision.deprovision(session, "orders", "uid-orders", "Delete")
+    assert await session_of(bare, "select count(*) from pg_roles where rolname ~ '_old$'") == 0
+
+
+async def session_of(database: postgres.Database, query: str):
+    async with database.session() as session:
+        return await session.fetchval(query)
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "create or replace function public.bus_join(p_channel text) returns text language sql as $$ select 'x' $$",
+        "drop function pgmq_bus_v1.publish",
+        "drop function pgmq_bus.trim",
+        "grant execute on function pgmq_bus.append to public",
+        "grant execute on function pgmq_bus_v1.read to public",
+        "grant usage on schema pgmq_bus to public",
+        "grant select on pgmq_bus.peer to public",
+        "grant update (acknowledged) on pgmq_bus.peer to pgmq_bus_client",
+        "grant usage on sequence pgmq_bus.channel_id_seq to pgmq_bus_client",
+        "revoke execute on function public.bus_leave from pgmq_bus_client",
+        "revoke usage on schema pgmq_bus_v1 from pgmq_bus_client",
+        "alter function pgmq_bus_v1.join_channel reset search_path",
+        "alter function public.bus_archive security invoker",
+        "alter function public.bus_archive owner to postgres",
+        "drop function public.bus_join;"
+        " create function public.bus_join(p_channel text) returns text language sql as $$ select 'x' $$",
+        "drop function public.bus_leave;"
+        " create function public.bus_leave(other text, names text) returns integer language sql as 'select 1'",
+        "create function pgmq_bus_v1.extra() returns text language sql security definer as $$ select 'x' $$",
+        "drop schema pgmq_bus_v1 cascade",
+        "alter schema pgmq_bus_v1 owner to postgres",
+    ],
+)
+async def test_what_was_changed_by_hand_is_put_right(database, session: asyncpg.Connection, tampering):
+    expected = await structure(session)
+    channel = await database.create_channel()
+    admin = await database.server.connect(database.name)
+    await admin.execute(tampering)
+    assert await structure(admin) != expected
+    await admin.close()
+    _, done = await provision.install(session)
+    assert done
+    assert await structure(session) == expected
+    assert (await provision.install(session))[1] == []
+    peer = await Peer.join(await channel.connect(), channel.name)
+    assert await peer.bus_publish(1)
+    peer.session.terminate()
+
+
+async def test_clients_get_in_where_the_database_is_closed_to_public(database, session: asyncpg.Connection):
+    await session.execute(f"revoke connect on database {database.name} from public")
+    channel = await database.create_channel()
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await channel.connect()
+    _, done = await provision.install(session)
+    assert done == [actions.GrantConnect()]
+    await (await channel.connect()).close()
+
+
+@pytest.mark.parametrize("schema", ["public", "pgmq"])
+async def test_a_schema_that_everybody_may_write_is_refused(session: asyncpg.Connection, schema):
+    await session.execute(f"grant create on schema {schema} to public")
+    with pytest.raises(SpecError, match=r"REVOKE CREATE ON SCHEMA public FROM PUBLIC") as caught:
+        await provision.install(session)
+    assert caught.value.reason == "PublicSchemaWritable"
+
+
+async def test_a_newer_schema_is_left_alone(session: asyncpg.Connection):
+    await session.execute("update pgmq_bus.installation set schema_version = schema_version + 1")
+    with pytest.raises(SpecError, match="upgrade the operator") as caught:
+        await provision.install(session)
+    assert caught.value.reason == "SchemaTooNew"
+
+
+async def test_another_operators_functions_are_replaced(session: asyncpg.Connection):
+    observed = await catalog.observe_database(session)
+    assert plan.plan_installation(observed, sql.schema_version(), apply.functions_digest()) == []
+    assert plan.plan_installation(observed, sql.schema_version(), "other") == [
+        actions.InstallFunctions(sql.schema_version())
+    ]
+
+
+async def test_a_failed_installation_leaves_nothing(bare: postgres.Database, monkeypatch):
+    monkeypatch.setattr(sql, "functions", lambda: ("select 1", "select no_such_function()"))
+    async with bare.session() as session:
+        with pytest.raises(asyncpg.UndefinedFunctionError):
+            await provision.install(session)
+        assert await session.fetchval("select to_regnamespace('pgmq_bus')") is None
+        assert await session.fetchval("select to_regnamespace('pgmq')") is None
+        monkeypatch.undo()
+        await provision.install(session)
+        assert (await provision.install(session))[1] == []
+
+
+class TestPgmqFromTheExtension:
+    """Where the server offers PGMQ as an extension: PostgreSQL 18 finds it in a directory that a setting names."""
+
+    @pytest.fixture
+    def server(self):
+        running = postgres.start_server(18)
+        yield running
+        running.remove()
+
+    async def test_the_extension_is_used(self, server: postgres.Server):
+        home = server.directory / "extensions"
+        files = home / "extension"
+        files.mkdir(parents=True)
+        (files / "pgmq.control").write_text(
+            "comment = 'A message queue'\ndefault_version = '1.13.0'\nrelocatable = false\nschema = 'pgmq'\n"
+        )
+        embedded = get_embedded_install_sql()
+        (files / "pgmq--1.13.0.sql").write_text(embedded)
+        connection = await server.connect()
+        await connection.execute("create database bus")
+        await connection.execute(f"alter database bus set extension_control_path = '$system:{home}'")
+        await connection.close()
+        database = postgres.Database(server, "bus")
+        async with connect(database.admin) as session:
+            observed, done = await provision.install(session)
+            assert actions.InstallPgmq(extension=True) in done
+            assert observed.pgmq_extension_version == observed.pgmq_version == "1.13.0"
+            assert (await provision.install(session))[1] == []
+            owned = (
+                "select count(*) from pg_depend where refobjid = (select oid from pg_extension where extname = 'pgmq')"
+            )
+            assert await session.fetchval(owned) > 20
+        channel = await database.create_channel()
+        peer = await Peer.join(await channel.connect(), channel.name)
+        await peer.publish("through the extension's queue")
+        assert payloads(await peer.read()) == ["through the extension's queue"]
+        peer.session.terminate()
+        async with connect(database.admin) as session:
+            assert await provision.deprovision(session, channel.name, "uid-orders", "Delete")
+            assert (
+                json.loads(
+                    await session.fetchval("select coalesce(json_agg(m)::text, '[]') from pgmq.list_queues() as m")
+                )
+                == []
+            )
