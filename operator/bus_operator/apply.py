@@ -85,14 +85,18 @@ async def _install(connection: asyncpg.Connection, action: InstallAction) -> Non
             await _record(connection, target, None)
         case InstallFunctions(version):
             await _execute(connection, render.create_schemas())
-            # Not replaced in place: CREATE OR REPLACE refuses another owner, other argument names or another result, and
-            # leaves an earlier version's functions behind. Clients look functions up by name and find the new ones.
+            # Not replaced in place: CREATE OR REPLACE refuses another owner, other argument names or another result,
+            # and leaves an earlier version's functions behind. Clients look functions up by name and find the new ones.
             await connection.execute(sql.query("drop_functions"))
             await connection.execute(render.public_schema_create(allow=True))
             await _as_owner(connection, *sql.functions(), sql.privileges())
             await connection.execute(render.public_schema_create(allow=False))
             actual = await catalog.functions_fingerprint(connection)
             await _record(connection, version, stored_fingerprint(functions_digest(), actual))
+
+
+def _overtaken(what: str) -> TransientError:
+    return TransientError(f"{what} was created or changed by another reconciler meanwhile", reason="Conflict")
 
 
 async def _execute(connection: asyncpg.Connection, statements: Sequence[str]) -> None:
@@ -132,7 +136,7 @@ async def apply_channel(
                 case CreateChannel(desired):
                     channel_id, role = await _create_channel(connection, desired)
                 case UpdateChannel(desired):
-                    await connection.execute(
+                    updated = await connection.fetchval(
                         sql.query("update_channel"),
                         channel_id,
                         desired.owner_uid,
@@ -143,19 +147,23 @@ async def apply_channel(
                         desired.max_message_bytes,
                         desired.max_connections,
                         desired.peer_timeout,
+                        observed.owner_uid if observed else None,
                     )
+                    if updated is None:
+                        raise _overtaken(f"channel {desired.name!r}")
                 case RepairRole(name, create):
                     if create:
                         await connection.execute(render.create_group_role(name))
                     await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
                 case RecreateLog(queue):
                     await _as_owner_fetch(connection, "create_queue", queue)
+                    await _as_owner_fetch(connection, "resume_log", queue)
                 case IssueCredential(generation, connection_limit):
                     issued = await _issue(connection, role, channel_id, generation, connection_limit)
                 case UpdateLogin(name, verifier, connection_limit):
                     await connection.execute(render.login_attributes(name, verifier, connection_limit))
                 case DropLogin(name):
-                    await _drop_login(connection, name)
+                    await _drop_login(connection, role, name)
     return issued
 
 
@@ -181,9 +189,7 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
             desired.peer_timeout,
         )
     except asyncpg.UniqueViolationError as exc:
-        raise TransientError(
-            f"channel {desired.name!r} was created by another reconciler meanwhile", reason="Conflict"
-        ) from exc
+        raise _overtaken(f"channel {desired.name!r}") from exc
     return int(channel_id), names.role
 
 
@@ -193,7 +199,10 @@ async def _issue(
     username = naming.login_name(role, generation)
     password = credentials.new_password()
     verifier = credentials.scram_verifier(password)
-    await connection.execute(render.create_group_role(username))
+    try:
+        await connection.execute(render.create_group_role(username))
+    except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError) as exc:
+        raise _overtaken(f"login {username}") from exc
     await connection.execute(render.login_attributes(username, verifier, connection_limit))
     for statement in render.login_settings(username):
         await connection.execute(statement)
@@ -202,15 +211,39 @@ async def _issue(
     return IssuedCredential(username, password, generation)
 
 
-async def _drop_login(connection: asyncpg.Connection, name: str) -> None:
-    if await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", name):
-        # DROP OWNED needs membership, and removes what a client may have created, temporary tables for one.
-        if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
-            await connection.execute(render.grant_role_to_self(name))
+async def _drop_login(connection: asyncpg.Connection, channel_role: str, name: str) -> None:
+    if await _role_exists(connection, name):
         await connection.execute(sql.query("terminate_sessions"), name)
-        await connection.execute(render.drop_owned(name))
-        await connection.execute(render.drop_role(name))
+        if not await _drop_role(connection, name):
+            # It stays as a name that can do nothing, and stays registered so that no later generation takes the name.
+            await connection.execute(render.forbid_login(name))
+            if await _role_exists(connection, channel_role):
+                await connection.execute(render.revoke_role(channel_role, name))
+            await connection.execute(sql.query("retire_login"), name)
+            return
     await connection.execute(sql.query("delete_login"), name)
+
+
+async def _drop_role(connection: asyncpg.Connection, name: str) -> bool:
+    """Drops a role with what a client may have created as it, temporary tables or large objects.
+
+    False when it owns something in another database of the server: any login may create large objects wherever it may
+    connect.
+    """
+    # DROP OWNED needs membership.
+    if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
+        await connection.execute(render.grant_role_to_self(name))
+    await connection.execute(render.drop_owned(name))
+    try:
+        async with connection.transaction():
+            await connection.execute(render.drop_role(name))
+    except asyncpg.DependentObjectsStillExistError:
+        return False
+    return True
+
+
+async def _role_exists(connection: asyncpg.Connection, name: str) -> bool:
+    return bool(await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", name))
 
 
 async def _as_owner_fetch(connection: asyncpg.Connection, query: str, argument: str) -> None:
@@ -223,12 +256,15 @@ async def apply_deletion(connection: asyncpg.Connection, action: DeletionAction 
     """Releases or drops a channel."""
     if action is None:
         return
+    channel = action.channel
     async with connection.transaction():
-        for login in action.channel.logins:
-            await _drop_login(connection, login.role)
+        for login in channel.logins:
+            await _drop_login(connection, channel.role, login.role)
         if isinstance(action, DropChannel):
-            await _as_owner_fetch(connection, "drop_queue", action.channel.queue)
-            await connection.execute(sql.query("delete_channel"), action.channel.id)
-            await connection.execute(render.drop_role(action.channel.role))
+            await _as_owner_fetch(connection, "drop_queue", channel.queue)
+            await connection.execute(sql.query("delete_channel"), channel.id)
+            if await _role_exists(connection, channel.role):
+                await connection.execute(render.revoke_role(naming.CLIENT_ROLE, channel.role))
+                await _drop_role(connection, channel.role)
         else:
-            await connection.execute(sql.query("release_channel"), action.channel.id)
+            await connection.execute(sql.query("release_channel"), channel.id)

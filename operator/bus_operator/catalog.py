@@ -47,6 +47,8 @@ class ObservedLogin:
     attributes_right: bool
     connection_limit: int | None
     is_member: bool
+    password_replaced: bool
+    """Whether the server holds another verifier than was set; False where this administrator may not see it."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,18 @@ async def observe_channel(connection: asyncpg.Connection, name: str) -> Observed
     row = await connection.fetchrow(sql.query("observe_channel"), name)
     if row is None:
         return None
-    logins = await connection.fetch(sql.query("observe_logins"), row["id"])
-    return ObservedChannel(**dict(row), logins=tuple(ObservedLogin(**dict(login)) for login in logins))
+    logins = [dict(login) for login in await connection.fetch(sql.query("observe_logins"), row["id"])]
+    actual = {login["role"]: login["verifier"] for login in logins}
+    if await connection.fetchval(sql.query("may_read_verifiers")):
+        actual |= {
+            held["role"]: held["verifier"] for held in await connection.fetch(sql.query("observe_verifiers"), row["id"])
+        }
+    return ObservedChannel(
+        **dict(row),
+        logins=tuple(
+            ObservedLogin(**login, password_replaced=actual[login["role"]] != login["verifier"]) for login in logins
+        ),
+    )
 
 
 async def count_channels(connection: asyncpg.Connection) -> int:

@@ -152,6 +152,7 @@ def plan_channel(
         and current.role_exists
         and current.attributes_right
         and current.is_member
+        and not current.password_replaced
         and credentials.matches(held.password, current.verifier)
     )
     if valid and current is not None:

@@ -64,7 +64,7 @@ async def provision(
 async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> DeletionAction | None:
     """Does what a deleted BusChannel's policy says. Returns what was done; None when the channel is not its own."""
     observed = await catalog.observe_channel(connection, name)
-    counts = await catalog.count_channel(connection, observed.id) if observed else None
+    counts = await catalog.count_channel(connection, observed.id) if observed and observed.log_exists else None
     action = plan.plan_deletion(policy, uid, observed, counts)
     await apply.apply_deletion(connection, action)
     return action

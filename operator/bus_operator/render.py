@@ -63,6 +63,16 @@ def login_settings(name: str) -> list[str]:
     return [f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in ROLE_SETTINGS.items()]
 
 
+def revoke_role(role: str, member: str) -> str:
+    """Ends a membership."""
+    return f"REVOKE {identifier(role)} FROM {identifier(member)}"
+
+
+def forbid_login(name: str) -> str:
+    """Lets a role never log in again."""
+    return f"ALTER ROLE {identifier(name)} NOLOGIN PASSWORD NULL"
+
+
 def drop_role(name: str) -> str:
     """Drops a role that owns nothing any more."""
     return f"DROP ROLE IF EXISTS {identifier(name)}"

@@ -1,7 +1,8 @@
 select
     l.role::text as role, l.generation, l.verifier,
     r.oid is not null as role_exists,
-    coalesce(r.rolcanlogin and not (r.rolsuper or r.rolcreatedb or r.rolcreaterole or r.rolreplication or r.rolbypassrls), false)
+    coalesce(r.rolcanlogin and not (r.rolsuper or r.rolcreatedb or r.rolcreaterole or r.rolreplication or r.rolbypassrls)
+            and coalesce(r.rolvaliduntil, 'infinity') = 'infinity', false)
         as attributes_right,
     r.rolconnlimit as connection_limit,
     coalesce(pg_has_role(r.oid, to_regrole(c.role::text)::oid, 'USAGE'), false) as is_member

@@ -1,0 +1,1 @@
+update pgmq_bus.login set verifier = '' where role = $1
