@@ -213,6 +213,7 @@ async def _issue(
 
 async def _drop_login(connection: asyncpg.Connection, channel_role: str, name: str) -> None:
     if await _role_exists(connection, name):
+        await _become_member(connection, name)
         await connection.execute(sql.query("terminate_sessions"), name)
         if not await _drop_role(connection, name):
             # It stays as a name that can do nothing, and stays registered so that no later generation takes the name.
@@ -230,9 +231,7 @@ async def _drop_role(connection: asyncpg.Connection, name: str) -> bool:
     False when it owns something in another database of the server: any login may create large objects wherever it may
     connect.
     """
-    # DROP OWNED needs membership.
-    if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
-        await connection.execute(render.grant_role_to_self(name))
+    await _become_member(connection, name)
     await connection.execute(render.drop_owned(name))
     try:
         async with connection.transaction():
@@ -240,6 +239,12 @@ async def _drop_role(connection: asyncpg.Connection, name: str) -> bool:
     except asyncpg.DependentObjectsStillExistError:
         return False
     return True
+
+
+async def _become_member(connection: asyncpg.Connection, name: str) -> None:
+    """Only members of a role may end its sessions and drop what it owns; a superuser is one of every role."""
+    if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
+        await connection.execute(render.grant_role_to_self(name))
 
 
 async def _role_exists(connection: asyncpg.Connection, name: str) -> bool:

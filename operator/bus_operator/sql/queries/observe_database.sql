@@ -1,4 +1,5 @@
--- One row: what the installer needs to know, readable before anything is installed.
+-- One row: what the installer needs to know, readable before anything is installed. Relations are looked up in the catalog:
+-- to_regclass fails where the schema belongs to another administrator.
 select
     current_setting('server_version') as server_version,
     current_setting('server_version_num')::integer as server_version_num,
@@ -6,12 +7,18 @@ select
     (select r.rolcreaterole from pg_catalog.pg_roles as r where r.rolname = current_user) as can_create_roles,
     (select e.extversion from pg_catalog.pg_extension as e where e.extname = 'pgmq') as pgmq_extension_version,
     (select a.default_version from pg_catalog.pg_available_extensions as a where a.name = 'pgmq') as pgmq_available_version,
-    pg_catalog.to_regclass('pgmq.meta') is not null as pgmq_installed,
+    exists (
+        select from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname = 'pgmq' and c.relname = 'meta'
+    ) as pgmq_installed,
     pg_catalog.to_regrole('pgmq_bus_owner') is not null as owner_role_exists,
     pg_catalog.to_regrole('pgmq_bus_client') is not null as client_role_exists,
     coalesce(pg_catalog.pg_has_role(current_user, pg_catalog.to_regrole('pgmq_bus_owner')::oid, 'USAGE'), false)
         as owns_as_owner_role,
-    pg_catalog.to_regclass('pgmq_bus.installation') is not null as schema_installed,
+    exists (
+        select from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname = 'pgmq_bus' and c.relname = 'installation'
+    ) as schema_installed,
     coalesce(
         pg_catalog.has_database_privilege(pg_catalog.to_regrole('pgmq_bus_client')::oid, current_database(), 'CONNECT'),
         false

@@ -1,0 +1,243 @@
+"""An administrator who is no superuser: what he needs, and what he is told when it is missing.
+
+What he needs: LOGIN, CREATEROLE (and INHERIT, the default), and to own the database. Nothing else, on 15 as on 18,
+although 16 changed what CREATEROLE may do: from then on a role's creator may administer it, and nobody else's.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import asyncpg
+import postgres
+import pytest
+from wire import Peer, payloads
+
+from bus_operator import actions, provision
+from bus_operator.actions import DesiredChannel
+from bus_operator.database import AdminConnection, connect
+from bus_operator.errors import AuthenticationFailedError, InsufficientPrivilegeError
+from bus_operator.model import ChannelSpec, Uid
+from bus_operator.plan import HeldCredential
+
+
+@pytest.fixture(scope="module", params=[15, 18], ids=["pg15", "pg18"])
+def untouched(request) -> Iterator[postgres.Server]:
+    """A server of its own: roles belong to the whole server, and here nobody else may have made ours."""
+    running = postgres.start_server(request.param)
+    yield running
+    running.remove()
+
+
+@dataclass
+class Owned:
+    """A database and the administrator who owns it."""
+
+    database: str
+    admin: AdminConnection
+
+
+@pytest.fixture
+async def superuser(untouched: postgres.Server):
+    session = await untouched.connect()
+    yield session
+    await session.close()
+
+
+@pytest.fixture
+def make_administrator(untouched: postgres.Server, superuser: asyncpg.Connection):
+    """Creates an administrator with these attributes, and a database that he or somebody else owns."""
+
+    async def make(attributes: str = "createrole", *, owns: bool = True, database: str | None = None) -> Owned:
+        name, password = f"admin_{secrets.token_hex(4)}", secrets.token_hex(8)
+        await superuser.execute(f"create role {name} login {attributes} password '{password}'")
+        if database is None:
+            database = f"db_{name}"
+            await superuser.execute(f"create database {database} template template0 {f'owner {name}' if owns else ''}")
+        return Owned(database, untouched.admin(database, name, password))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+async def no_trace(untouched: postgres.Server, superuser: asyncpg.Connection):
+    """Each test finds a server on which nothing of ours is."""
+    yield
+    for (name,) in await superuser.fetch("select datname from pg_database where datname like 'db\\_admin%'"):
+        await superuser.execute(f"drop database {name} with (force)")
+    for _ in range(2):  # a role goes after those that it granted something
+        for (name,) in await superuser.fetch("select rolname from pg_roles where rolname ~ '^(bus_|pgmq_bus_|admin_)'"):
+            try:
+                await superuser.execute(f"drop owned by {name} cascade; drop role {name}")
+            except asyncpg.DependentObjectsStillExistError:
+                continue
+    assert await superuser.fetchval("select count(*) from pg_roles where rolname ~ '^(bus_|pgmq_bus_)'") == 0
+
+
+def desire(uid: str = "uid", **spec) -> DesiredChannel:
+    parsed = ChannelSpec.model_validate({"channel": "orders", **spec})
+    return DesiredChannel.from_spec(parsed, namespace="team", name="orders", uid=Uid(uid))
+
+
+async def use(owned: Owned, credential: HeldCredential) -> asyncpg.Connection:
+    return await asyncpg.connect(owned.admin.endpoint.uri(credential.username, credential.password))
+
+
+async def test_createrole_and_the_database_are_enough(make_administrator, superuser):
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        observed, done = await provision.install(session)
+        assert actions.GrantOwnerToSelf() in done
+        assert observed.schema_version is not None
+        assert (await provision.install(session))[1] == []
+
+        held = []
+        sessions = []
+        for generation in (1, 2, 3):  # the third drops the first, whose session is open and owns a temporary table
+            provisioned = await provision.provision(session, desire(), None)
+            assert provisioned.generation == generation
+            held.append(HeldCredential(provisioned.issued.username, provisioned.issued.password))
+            client = await use(owned, held[-1])
+            peer = await Peer.join(client, "orders")
+            await peer.publish(generation)
+            assert payloads(await peer.read()) == [generation]
+            await client.execute("create temp table t (a int)")
+            sessions.append(client)
+        assert (await provision.provision(session, desire(), held[-1])).actions == ()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await use(owned, held[0])
+        changed = desire(limits={"maxConnections": 2})
+        assert (await provision.provision(session, changed, held[-1])).issued is None
+
+        assert isinstance(await provision.deprovision(session, "orders", Uid("uid"), "Retain"), actions.ReleaseChannel)
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await use(owned, held[-1])
+        again = await provision.provision(session, desire("uid-2"), None)
+        assert again.issued is not None
+        assert isinstance(await provision.deprovision(session, "orders", Uid("uid-2"), "Delete"), actions.DropChannel)
+    assert await superuser.fetchval("select count(*) from pg_roles where rolname ~ '^bus_'") == 0
+    for client in sessions:
+        client.terminate()
+
+
+async def test_what_a_client_left_elsewhere_blocks_nothing(make_administrator, untouched, superuser):
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        await provision.install(session)
+        first = await provision.provision(session, desire(), None)
+        credential = HeldCredential(first.issued.username, first.issued.password)
+        client = await asyncpg.connect(untouched.uri("postgres", credential.username, credential.password))
+        large_object = await client.fetchval("select lo_create(0)")
+        for _ in range(2):
+            await provision.provision(session, desire(), None)
+        with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
+            await use(owned, credential)
+        assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
+        client.terminate()
+    # What is left is a role that can do nothing; who may remove the object in that database may remove the role.
+    left = await superuser.fetch("select rolname, rolcanlogin from pg_roles where rolname ~ '^bus_'")
+    assert [tuple(row) for row in left] == [(credential.username, False)]
+    await superuser.execute(f"select lo_unlink({large_object})")
+
+
+async def test_damage_is_repaired_without_superuser(make_administrator):
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        await provision.install(session)
+        first = await provision.provision(session, desire(), None)
+        held = HeldCredential(first.issued.username, first.issued.password)
+        await session.execute("drop function public.bus_join; drop schema pgmq_bus_v1 cascade")
+        queue, role = await session.fetchrow("select queue, role from pgmq_bus.channel")
+        await session.execute(f"drop table pgmq.q_{queue}; drop role {role}")
+        assert (await provision.install(session))[1]
+        second = await provision.provision(session, desire(), held)
+        assert second.generation == 2
+        client = await use(owned, HeldCredential(second.issued.username, second.issued.password))
+        assert (await Peer.join(client, "orders")).joined["position"] == 0
+        client.terminate()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "owns", "told"),
+    [
+        ("nocreaterole", True, "CREATEROLE"),
+        ("createrole", False, "must own the database"),
+    ],
+)
+async def test_a_missing_right_is_named(make_administrator, superuser, attributes, owns, told):
+    owned = await make_administrator(attributes, owns=owns)
+    with pytest.raises(InsufficientPrivilegeError) as caught:
+        async with connect(owned.admin) as session:
+            await provision.install(session)
+    assert caught.value.reason == "InsufficientPrivilege"
+    assert told in str(caught.value)
+    assert str(owned.admin.endpoint) in str(caught.value)
+    assert await superuser.fetchval("select count(*) from pg_roles where rolname ~ '^pgmq_bus_'") == 0
+
+
+async def test_a_wrong_password_is_an_authentication_failure(make_administrator):
+    owned = await make_administrator()
+    wrong = AdminConnection(owned.admin.endpoint, owned.admin.username, "wrong")
+    with pytest.raises(AuthenticationFailedError, match="Check the connection Secret"):
+        async with connect(wrong):
+            pass
+
+
+async def test_a_second_administrator_of_the_same_database(make_administrator, untouched, superuser):
+    """Another administrator takes over what the first installed: 15 lets CREATEROLE do it, 16 wants to be asked."""
+    first = await make_administrator()
+    async with connect(first.admin) as session:
+        await provision.install(session)
+        await provision.provision(session, desire(), None)
+    second = await make_administrator(database=first.database)
+    await superuser.execute(f"alter database {first.database} owner to {second.admin.username}")
+    if untouched.version >= 16:
+        with pytest.raises(InsufficientPrivilegeError, match="pgmq_bus_owner"):
+            async with connect(second.admin) as session:
+                await provision.install(session)
+        roles = await superuser.fetch("select rolname from pg_roles where rolname ~ '^(bus|pgmq_bus)_'")
+        names = ", ".join(row[0] for row in roles)
+        await superuser.execute(f"grant {names} to {second.admin.username} with admin option")
+    async with connect(second.admin) as session:
+        await provision.install(session)
+        assert (await provision.install(session))[1] == []
+        for _ in range(2):
+            provisioned = await provision.provision(session, desire(), None)
+        assert provisioned.generation == 3
+        assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
+
+
+async def test_a_second_database_of_the_same_server(make_administrator, untouched, superuser):
+    """The group roles are the server's: from 16 on a second administrator needs them granted, or the same role."""
+    first, second = await make_administrator(), await make_administrator()
+    async with connect(first.admin) as session:
+        await provision.install(session)
+    if untouched.version >= 16:
+        with pytest.raises(InsufficientPrivilegeError, match="pgmq_bus_owner"):
+            async with connect(second.admin) as session:
+                await provision.install(session)
+        await superuser.execute(f"grant pgmq_bus_owner, pgmq_bus_client to {second.admin.username} with admin option")
+    async with connect(second.admin) as session:
+        await provision.install(session)
+        assert (await provision.provision(session, desire(), None)).generation == 1
+        assert (await provision.install(session))[1] == []
+        assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
+
+
+async def test_the_same_administrator_may_own_several_databases(make_administrator, superuser):
+    first = await make_administrator()
+    await superuser.execute(f"create database {first.database}_2 template template0 owner {first.admin.username}")
+    second = AdminConnection(
+        postgres.Endpoint(first.admin.endpoint.host, first.admin.endpoint.port, f"{first.database}_2", "disable"),
+        first.admin.username,
+        first.admin.password,
+    )
+    for admin in (first.admin, second):
+        async with connect(admin) as session:
+            await provision.install(session)
+            assert (await provision.provision(session, desire(), None)).generation == 1
+    async with asyncio.timeout(20):
+        for admin in (first.admin, second):
+            async with connect(admin) as session:
+                assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
