@@ -62,11 +62,11 @@ class Demo:
             self._helm(operator, postgres)
         with step("BusDatabase pgmq-bus/main: apply, wait until it is Ready"):
             self._apply("busdatabase.yaml")
-            self._kubectl("wait", "--for=condition=Ready", "-n", NAMESPACE, "busdatabase/main", f"--timeout={TIMEOUT}s")
+            self._ready("busdatabase/main", NAMESPACE)
         with step("BusChannel default/orders: apply, wait until it is Ready"):
             self._apply("buschannel.yaml")
-            self._kubectl("wait", "--for=condition=Ready", "buschannel/orders", f"--timeout={TIMEOUT}s")
-        say(self._kubectl("get", "bus", "-A").rstrip())
+            self._ready("buschannel/orders", "default")
+        say(self._kubectl("get", "busdatabases,buschannels", "-A").rstrip())
         with step("3 subscribers: apply, wait until they have joined"):
             self._kubectl("delete", "deployment", "order-publisher", "order-subscriber", "--ignore-not-found", "--wait")
             self._wait_until("the pods of an earlier run to end", lambda: not self._pods("app=order-publisher"))
@@ -112,6 +112,15 @@ class Demo:
         if image is not None:
             text = text.replace("pgmq-bus-demo:dev", image)
         self._kubectl("apply", "-f", "-", stdin=text)
+
+    def _ready(self, resource: str, namespace: str) -> None:
+        try:
+            self._kubectl("wait", "--for=condition=Ready", "-n", namespace, resource, f"--timeout={TIMEOUT}s")
+        except ClusterError as error:
+            why = self._kubectl(
+                "get", "-n", namespace, resource, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].message}'
+            )
+            raise ClusterError(f"{resource} is not ready: {why or 'the operator has not looked at it'}") from error
 
     def _rolled_out(self, deployment: str) -> None:
         self._kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={TIMEOUT}s")

@@ -12,6 +12,7 @@ from .console import ClusterError
 from .layout import Layout
 
 END_SECONDS = 20.0
+POLL_SECONDS = 0.05
 V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
 
 
@@ -49,8 +50,8 @@ def create(name: str) -> None:
         tree.mkdir(exist_ok=True)
 
 
-def remove(name: str) -> None:
-    """End every process in the trees of this name and remove them.
+def end_processes(name: str) -> None:
+    """End every process in the trees of this name.
 
     Raises:
         ClusterError: processes do not end.
@@ -62,18 +63,34 @@ def remove(name: str) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-    for tree in _trees(name):
-        for directory in sorted((d for d in tree.rglob("*") if d.is_dir()), reverse=True):
-            directory.rmdir()
-        if tree.exists():
-            tree.rmdir()
+        time.sleep(POLL_SECONDS)
+
+
+def remove(name: str) -> None:
+    """Remove the trees of this name, in which no process runs any more.
+
+    Raises:
+        ClusterError: the kernel keeps holding one.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    while remaining := [directory for tree in _trees(name) for directory in _groups(tree)]:
+        for directory in remaining:
+            # Busy for a moment after its last process: tried again.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        if time.monotonic() > deadline:
+            raise ClusterError(f"control groups cannot be removed: {', '.join(map(str, remaining))}")
+
+
+def _groups(tree: Path) -> list[Path]:
+    """Return a tree's groups, leaves first; os.walk does not mind those that go meanwhile."""
+    return [Path(directory) for directory, _, _ in os.walk(tree, topdown=False)]
 
 
 def _processes(tree: Path) -> set[int]:
     pids: set[int] = set()
-    for file in tree.rglob("cgroup.procs"):
-        with contextlib.suppress(FileNotFoundError):  # a group that went meanwhile
+    for group in _groups(tree):
+        with contextlib.suppress(OSError):  # it went meanwhile
             # 0 stands for a process of another PID namespace, which no signal of ours reaches.
-            pids |= {int(pid) for pid in file.read_text().split()} - {0}
+            pids |= {int(pid) for pid in (group / "cgroup.procs").read_text().split()} - {0}
     return pids

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from .commands import find_program, run, succeeds
+from .console import ClusterError
 from .files import write
 from .layout import Layout
 from .packages import cni_directory
 from .process import Processes, Program
 
 READY_SECONDS = 60.0
+REMOVE_SECONDS = 20.0
 SANDBOX_IMAGE = "localhost/pgmq-bus-pause:1"
 NAMESPACE = "k8s.io"
 
@@ -60,11 +63,19 @@ class Containerd:
             run(self._ctr("images", "rm", *earlier))
 
     def remove_containers(self) -> None:
-        """Remove what containers there are, none of which runs any more."""
-        for task in run(self._ctr("tasks", "ls", "-q")).split():
-            run(self._ctr("tasks", "delete", "--force", task))
-        if containers := run(self._ctr("containers", "ls", "-q")).split():
-            run(self._ctr("containers", "delete", *containers))
+        """Remove all containers, whose processes have been ended.
+
+        Raises:
+            ClusterError: some remain.
+        """
+        for kind, options in (("tasks", ["--force"]), ("containers", [])):
+            deadline = time.monotonic() + REMOVE_SECONDS
+            while remaining := run(self._ctr(kind, "ls", "-q")).split():
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"containerd keeps {kind}: {', '.join(remaining)}")
+                # containerd itself removes what has ended: one that is gone already is no failure.
+                for name in remaining:
+                    succeeds(self._ctr(kind, "delete", *options, name))
 
     def shim_sockets(self) -> list[Path]:
         """Return the sockets of the processes that containerd keeps beside each pod; they lie where all shims' do."""

@@ -180,13 +180,14 @@ class LocalCluster:
             self._processes.stop(name, 0)
         has_node = state is not None and state.node
         if has_node:
-            cgroups.remove(cgroups.name_of(layout))
+            cgroups.end_processes(cgroups.name_of(layout))
             if self._containerd.answers():
                 self._containerd.remove_containers()
         for name in self._processes.names():
             self._processes.stop(name, GRACE_SECONDS.get(name, 0))
         if has_node:
             remnants.end_shims(self._containerd.socket, self._containerd.shim_sockets())
+            cgroups.remove(cgroups.name_of(layout))
             remnants.unmount_below([layout.state, layout.runtime])
             network.remove()
             remnants.unlink_container_logs(layout)
