@@ -127,6 +127,7 @@ class Processes:
         record = self.record(name)
         if record is not None:
             self._end(record, grace_seconds)
+            self._reap()
             (self._records / f"{name}.json").unlink()
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float, needs: Sequence[str] = ()) -> None:
@@ -181,9 +182,11 @@ class Processes:
             gate.write(b"recorded\n")
 
     def _is_alive(self, record: Record) -> bool:
-        for child in self._children:
-            child.poll()
+        self._reap()
         return record.boot_id == boot_id() and start_time(record.pid) == record.start_time
+
+    def _reap(self) -> None:
+        self._children = [child for child in self._children if child.poll() is None]
 
     def _end(self, record: Record, grace_seconds: float) -> None:
         try:
