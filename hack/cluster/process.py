@@ -24,6 +24,7 @@ from .console import ClusterError
 from .files import write
 
 LOG_LINES = 20
+KILL_SECONDS = 20.0
 POLL_SECONDS = 0.05
 # Waits for a line, then becomes the program; ends by itself when the line will never come.
 WAIT_FOR_RECORD = 'read -r recorded && exec "$0" "$@" </dev/null'
@@ -200,7 +201,8 @@ class Processes:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
             if not select.select([handle], [], [], grace_seconds)[0]:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                select.select([handle], [], [], grace_seconds)
+                if not select.select([handle], [], [], KILL_SECONDS)[0]:
+                    raise ClusterError(f"process {record.pid} does not end, even when killed: {record.argv}")
         except ProcessLookupError:
             return  # it ended by itself in between
         finally:
