@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
@@ -19,6 +19,7 @@ from bus_operator.errors import (
 from bus_operator.model import ClientEndpoint
 
 APPLICATION_NAME = "pgmq-bus-operator"
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 CONNECT_TIMEOUT = 10.0
 """Seconds until an address that does not answer counts as unreachable."""
 
@@ -52,7 +53,7 @@ class Endpoint:
             authority = f"{host}:{self.port}"
         return (
             f"postgresql://{quote(username, safe='')}:{quote(password, safe='')}@{authority}"
-            f"/{quote(self.database, safe='')}?{urlencode(query)}"
+            f"/{quote(self.database, safe='')}?{urlencode(query, quote_via=quote)}"
         )
 
     def __str__(self) -> str:
@@ -72,13 +73,17 @@ class AdminConnection:
         """Parses `postgresql://user:password@host:port/dbname?sslmode=...`. Raises SecretError without echoing it."""
         try:
             parts = urlsplit(uri.strip())
-            query = dict(parse_qsl(parts.query))
+            query = _query(parts.query)
             port = parts.port or int(query.get("port", 5432))
-        except ValueError as exc:
-            raise SecretError("the connection URI cannot be parsed: its port is not a number") from exc
+        except ValueError:
+            # Not chained: the driver of the mistake is often an unescaped character in the password, which it quotes.
+            raise SecretError(
+                "the connection URI cannot be parsed: its port is not a number, or a special character of the user or"
+                " the password is not written as %XX"
+            ) from None
         if parts.scheme not in ("postgresql", "postgres"):
             raise SecretError("the connection URI must look like postgresql://user:password@host:5432/dbname")
-        host = unquote(parts.hostname or "") or query.get("host", "")
+        host = unquote(_hostname(parts.netloc)) or query.get("host", "")
         database = unquote(parts.path.lstrip("/")) or query.get("dbname", "")
         username = unquote(parts.username or "") or query.get("user", "")
         for name, value in (("a host", host), ("a database name", database), ("a user", username)):
@@ -87,7 +92,7 @@ class AdminConnection:
                     f"the connection URI names no {name.split(' ', 1)[1]}: write postgresql://user:password@host:5432/dbname"
                 )
         return cls(
-            endpoint=Endpoint(host=host, port=port, database=database, ssl_mode=query.get("sslmode", "prefer")),
+            endpoint=Endpoint(host, port, database, _ssl_mode(query)),
             username=username,
             password=unquote(parts.password) if parts.password else query.get("password"),
         )
@@ -97,21 +102,39 @@ class AdminConnection:
         """Reads a Secret: a URI under `key`, else the keys host, port, dbname, username, password."""
         if key in data:
             return cls.from_uri(data[key])
-        missing = [name for name in ("host", "dbname", "username", "password") if name not in data]
+        missing = [name for name in ("host", "dbname", "username", "password") if not data.get(name)]
         if missing:
             raise SecretError(
                 f"it has neither the key {key!r} with a connection URI nor the basic-auth keys;"
                 f" missing: {', '.join(missing)}"
             )
-        try:
-            port = int(data.get("port", "5432"))
-        except ValueError as exc:
-            raise SecretError("its key 'port' is not a number") from exc
+        port = data.get("port") or "5432"
+        if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+            raise SecretError("its key 'port' is not a port number")
         return cls(
-            endpoint=Endpoint(data["host"], port, data["dbname"], data.get("sslmode", "prefer")),
+            endpoint=Endpoint(data["host"], int(port), data["dbname"], _ssl_mode(data)),
             username=data["username"],
             password=data["password"],
         )
+
+
+def _query(text: str) -> dict[str, str]:
+    """A URI's parameters as libpq reads them: unlike in a form, a plus sign is a plus sign."""
+    pairs = (part.partition("=") for part in text.split("&") if part)
+    return {unquote(name): unquote(value) for name, _, value in pairs}
+
+
+def _hostname(authority: str) -> str:
+    """The host of an authority as it is written: `urlsplit` would lower a directory's name."""
+    host = authority.rpartition("@")[2]
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _ssl_mode(settings: Mapping[str, str]) -> str:
+    mode = settings.get("sslmode") or "prefer"
+    if mode not in SSL_MODES:
+        raise SecretError(f"its sslmode must be one of {', '.join(SSL_MODES)}")
+    return mode
 
 
 @asynccontextmanager
@@ -173,20 +196,19 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
                 return AuthenticationFailedError(
                     f"{where} refuses the administrator's credential: {error}. Check the connection Secret."
                 )
+            case asyncpg.InvalidCatalogNameError():
+                return ConnectionFailedError(f"{where}: {error}. Create the database, or name another one.")
             case asyncpg.InsufficientPrivilegeError():
                 return InsufficientPrivilegeError(
                     f"{where}: the administrator's credential lacks a right: {error}."
                     " It needs CREATEROLE and must own the database."
                 )
             case (
-                asyncpg.PostgresConnectionError()
-                | asyncpg.InvalidCatalogNameError()
-                | asyncpg.TooManyConnectionsError()
-                | asyncpg.CannotConnectNowError()
+                asyncpg.PostgresConnectionError() | asyncpg.TooManyConnectionsError() | asyncpg.CannotConnectNowError()
             ):
                 return ConnectionFailedError(f"{where}: {error}")
             case asyncpg.PostgresError():
                 return TransientError(f"{where}: {error} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
             case OSError() | asyncpg.InterfaceError():  # TimeoutError is an OSError and has no text of its own
-                return ConnectionFailedError(f"{where} cannot be reached: {error or 'it does not answer'}")
+                return ConnectionFailedError(f"{where} cannot be reached: {str(error) or 'it does not answer'}")
         return None
