@@ -30,11 +30,6 @@ def pid_of(processes: Processes, name: str) -> int:
     return record.pid
 
 
-def rewrite(tmp_path: Path, **fields: object) -> None:
-    path = tmp_path / "records" / "sleeper.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
 def test_start_and_stop(processes: Processes) -> None:
     assert processes.ensure(SLEEPER)
     pid = pid_of(processes, "sleeper")
@@ -96,19 +91,18 @@ def test_a_stranger_under_our_process_id_is_never_ended(
 ) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         try:
-            processes.ensure(SLEEPER)
-            ours = pid_of(processes, "sleeper")
             identity = {"pid": stranger.pid, "start_time": start_time(stranger.pid), "boot_id": boot_id()}
-            rewrite(tmp_path, **{**identity, **fields})
+            records = tmp_path / "records"
+            records.mkdir()
+            (records / "sleeper.json").write_text(json.dumps({**identity, **fields}))
 
             assert not processes.running("sleeper")
             processes.stop("sleeper", grace_seconds=0)
 
+            assert processes.names() == []
             assert stranger.poll() is None
         finally:
             stranger.kill()
-            os.kill(ours, signal.SIGKILL)
-            os.waitid(os.P_PID, ours, os.WEXITED | os.WNOWAIT)
 
 
 def test_a_daemon_that_ignores_the_request_to_end_is_killed(processes: Processes, tmp_path: Path) -> None:
