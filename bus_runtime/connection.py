@@ -37,17 +37,19 @@ _MAX_CONNECTIONS = 3
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _AUTHENTICATION_CLASS = "28"
+_READ_ONLY = "25006"
 
 #: What the server's answer to a statement means to us, by the beginning of its SQLSTATE; the first match counts.
 _STATEMENT_ERRORS: tuple[tuple[str, type[BackendError]], ...] = (
     (_INSUFFICIENT_PRIVILEGE, AccessDeniedError),
     ("22", RejectedError),  # data exception
     ("54", RejectedError),  # program limit exceeded
+    ("40003", ConnectionLostError),  # statement completion unknown
     ("40", TransientError),  # serialization failure, deadlock
     ("53", TransientError),  # out of memory, disk, connections
     ("55P03", TransientError),  # lock not available
     ("57014", TransientError),  # statement cancelled or timed out
-    ("25006", TransientError),  # read-only server: a failover under way
+    (_READ_ONLY, TransientError),  # a failover under way
     ("26000", TransientError),  # prepared statement gone: a pooler changed the session
     ("57P", ConnectionLostError),  # the server ends the session, possibly after the commit
     ("08", ConnectionLostError),  # connection exception, also the driver's own
@@ -121,7 +123,7 @@ class Database:
                 if isinstance(error, ConnectionLostError):
                     # It may only have timed out: never use it again.
                     drop(connection)
-                elif isinstance(error, AccessDeniedError):
+                elif error.sqlstate in (_INSUFFICIENT_PRIVILEGE, _READ_ONLY):
                     await self._forget_connections()
                 raise error from exc
 
@@ -181,7 +183,7 @@ class Database:
         )
 
     async def _forget_connections(self) -> None:
-        """Replace our connections when next used: the refusal may be for a login that was rotated away."""
+        """Replace our connections when next used: the login may have been rotated, or the primary moved."""
         if self._binding is not None and self._pool is not None:
             await self._pool.expire_connections()
 

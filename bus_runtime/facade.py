@@ -18,12 +18,18 @@ from typing import Any
 from bus_runtime._version import __version__
 from bus_runtime.backend import BackendMessage, JoinOptions, LogRecord, Membership, Waker
 from bus_runtime.errors import AccessDeniedError
+from bus_runtime.publisher import Publisher
 from bus_runtime.session import Session
+
+#: Seconds for which a message is tried again while the server certainly did not take it. The reference client
+#: drops what cannot be published, so this is what a short outage may last without losing anything.
+_PUBLISH_TIMEOUT = 10.0
 
 
 @dataclass
 class _Cursor:
     session: Session
+    publisher: Publisher
     membership: Membership
     waker: Waker
     after: int
@@ -77,17 +83,24 @@ class ReferenceMethods(ABC):
         session = Session(self, channel, JoinOptions(runtime=f"bus_runtime/{__version__}"))
         membership = await session.join(0)
         cursor = _Cursor(
-            session, membership, self.waker(membership), after=membership.position, handled=membership.position
+            session,
+            Publisher(self, session, timeout=_PUBLISH_TIMEOUT),
+            membership,
+            self.waker(membership),
+            after=membership.position,
+            handled=membership.position,
         )
         await cursor.waker.start(cursor.wake.set)
         self._cursors[membership.queue] = cursor
         return membership.queue
 
     async def publish(self, channel: str, my_queue: str, payload: dict[str, Any]) -> None:
-        """Append one message to the log."""
-        cursor = self._cursors.get(my_queue)
-        queue = my_queue if cursor is None else cursor.membership.queue
-        await self.publish_many(channel, queue, [json.dumps(payload, separators=(",", ":")).encode()])
+        """Append one message to the log, together with others that are waiting.
+
+        Raises:
+            BackendError: It was not published; for `ConnectionLostError` that is not known.
+        """
+        await self._cursor(my_queue).publisher.publish(json.dumps(payload, separators=(",", ":")).encode())
 
     async def read(
         self,
@@ -139,6 +152,7 @@ class ReferenceMethods(ABC):
         cursor = self._cursors.pop(queue, None)
         if cursor is None:
             return
+        await cursor.publisher.close(_PUBLISH_TIMEOUT)
         await cursor.waker.close()
         await self.leave_channel(channel, cursor.membership.queue, forget=True)
 

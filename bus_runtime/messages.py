@@ -69,6 +69,9 @@ class BusMessage:
         return f"{self.name} (source={self.source}, target={self.target})"
 
 
+default_registry.register(BusMessage, f"{_REFERENCE_MODULE}.BusMessage")
+
+
 def register_message(cls: MessageClass, tag: str | None = None) -> MessageClass:
     """Let a class travel on every bus of this process, under `tag` (default: its dotted path).
 

@@ -143,7 +143,7 @@ async def test_a_handler_slower_than_the_visibility_timeout_is_not_overtaken(
     await eventually(lambda: recorder.begun)
     connection = await channel.connect()
     loop = asyncio.get_running_loop()
-    until = loop.time() + 2.5
+    until = loop.time() + 1.6
     queue = bus._link._session.membership.queue
     query = "select msg_id from public.bus_subscribe($1, $2, 1, 10, 0)"
     while loop.time() < until:

@@ -80,6 +80,7 @@ def server_error(sqlstate: str) -> asyncpg.PostgresError:
         (server_error("57014"), TransientError),
         (server_error("53100"), TransientError),
         (server_error("25006"), TransientError),
+        (server_error("40003"), ConnectionLostError),
         (server_error("57P01"), ConnectionLostError),
         (server_error("57P02"), ConnectionLostError),
         (server_error("08006"), ConnectionLostError),
