@@ -1,6 +1,6 @@
 """The steps that plans consist of. Each says in a few words what it does; none says anything secret."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bus_operator.catalog import ObservedChannel
@@ -170,7 +170,7 @@ class UpdateLogin:
     """Set a login's connection limit."""
 
     role: str
-    verifier: str
+    verifier: str = field(repr=False)
     connection_limit: int
 
     def __str__(self) -> str:

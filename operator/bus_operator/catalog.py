@@ -1,6 +1,6 @@
 """Reads what is there: the server, the installation, a channel. Changes nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import asyncpg
@@ -42,7 +42,7 @@ class ObservedLogin:
 
     role: str
     generation: int
-    verifier: str
+    verifier: str = field(repr=False)
     role_exists: bool
     attributes_right: bool
     connection_limit: int | None

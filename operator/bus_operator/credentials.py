@@ -33,6 +33,6 @@ def matches(password: str, verifier: str) -> bool:
     """Whether `verifier` was computed from `password`; False for anything malformed."""
     try:
         salt = base64.b64decode(verifier.split("$")[1].split(":")[1], validate=True)
-        return hmac.compare_digest(scram_verifier(password, salt=salt), verifier)
+        return hmac.compare_digest(scram_verifier(password, salt=salt).encode(), verifier.encode())
     except (IndexError, ValueError):
         return False

@@ -76,7 +76,7 @@ class AdminConnection:
             query = _query(parts.query)
             port = parts.port or int(query.get("port", 5432))
         except ValueError:
-            # Not chained: the driver of the mistake is often an unescaped character in the password, which it quotes.
+            # Not chained: what is taken for a port is often the end of a password with an unescaped character.
             raise SecretError(
                 "the connection URI cannot be parsed: its port is not a number, or a special character of the user or"
                 " the password is not written as %XX"
@@ -196,15 +196,16 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
                 return AuthenticationFailedError(
                     f"{where} refuses the administrator's credential: {error}. Check the connection Secret."
                 )
-            case asyncpg.InvalidCatalogNameError():
-                return ConnectionFailedError(f"{where}: {error}. Create the database, or name another one.")
             case asyncpg.InsufficientPrivilegeError():
                 return InsufficientPrivilegeError(
                     f"{where}: the administrator's credential lacks a right: {error}."
                     " It needs CREATEROLE and must own the database."
                 )
             case (
-                asyncpg.PostgresConnectionError() | asyncpg.TooManyConnectionsError() | asyncpg.CannotConnectNowError()
+                asyncpg.PostgresConnectionError()
+                | asyncpg.InvalidCatalogNameError()
+                | asyncpg.TooManyConnectionsError()
+                | asyncpg.CannotConnectNowError()
             ):
                 return ConnectionFailedError(f"{where}: {error}")
             case asyncpg.PostgresError():

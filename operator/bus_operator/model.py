@@ -16,7 +16,8 @@ from bus_operator import naming
 Uid = NewType("Uid", str)
 """A Kubernetes object's UID, or what `busctl` uses in its place."""
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,7})s)?")
+"""The CRD's own pattern: the digits are bounded because durations overflow."""
 
 
 def parse_duration(text: str) -> timedelta:

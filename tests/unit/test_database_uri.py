@@ -147,7 +147,7 @@ def test_the_password_is_not_in_the_representation():
     [
         (asyncpg.InvalidPasswordError("no"), AuthenticationFailedError, "AuthenticationFailed", "connection Secret"),
         (asyncpg.InvalidAuthorizationSpecificationError("no"), AuthenticationFailedError, "AuthenticationFailed", "no"),
-        (asyncpg.InvalidCatalogNameError("gone"), ConnectionFailedError, "ConnectionFailed", "Create the database"),
+        (asyncpg.InvalidCatalogNameError("gone"), ConnectionFailedError, "ConnectionFailed", "gone"),
         (asyncpg.InsufficientPrivilegeError("x"), InsufficientPrivilegeError, "InsufficientPrivilege", "CREATEROLE"),
         (asyncpg.TooManyConnectionsError("full"), ConnectionFailedError, "ConnectionFailed", "full"),
         (asyncpg.CannotConnectNowError("starting"), ConnectionFailedError, "ConnectionFailed", "starting"),

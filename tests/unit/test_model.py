@@ -1,0 +1,133 @@
+"""Specs as users write them."""
+
+from datetime import timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from bus_operator.model import (
+    AllowedNamespaces,
+    ChannelSpec,
+    DatabaseSpec,
+    LabelSelector,
+    parse_duration,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1h1m1s", 3661), ("0s", 0), ("720h", 2592000)]
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "s", "-1s", "1.5h", "1s1m", "1h 30m", " 1s", "1s\n", "1d", "10M", "\u0663s", "9" * 30 + "h"]
+)
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_a_channel_has_defaults():
+    spec = ChannelSpec.model_validate({})
+    assert spec.model_dump(by_alias=True, exclude={"database_ref", "channel"}) == {
+        "durability": "Sync",
+        "selfDelivery": True,
+        "limits": {"maxPeers": 1000, "maxMessageBytes": 1048576, "maxConnections": 100},
+        "peerTimeout": "10m",
+        "reader": {
+            "visibilityTimeoutSeconds": 30, "batchSize": 10, "pollIntervalMilliseconds": 100, "maxPollSeconds": 5,
+        },
+        "credentials": {"secretName": None},
+        "deletionPolicy": "Retain",
+    }  # fmt: skip
+    assert spec.wire_name("team", "orders") == "team.orders"
+    assert spec.secret_name("orders") == "orders-bus"
+
+
+def test_a_channel_may_name_its_name_and_its_secret():
+    spec = ChannelSpec.model_validate({"channel": "a/b:c.d-e_f", "credentials": {"secretName": "mine"}})
+    assert spec.wire_name("team", "orders") == "a/b:c.d-e_f"
+    assert spec.secret_name("orders") == "mine"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"channel": ""}, {"channel": "-a"}, {"channel": "a b"}, {"channel": "ä"}, {"channel": "a" * 201},
+        {"channel": "a\n"}, {"channel": "a;drop"}, {"durability": "sync"}, {"durability": "Unlogged"},
+        {"limits": {"maxPeers": 0}}, {"limits": {"maxPeers": 10001}}, {"limits": {"maxMessageBytes": 1023}},
+        {"limits": {"maxMessageBytes": 16777217}}, {"limits": {"maxConnections": 0}},
+        {"peerTimeout": "9s"}, {"peerTimeout": "721h"}, {"peerTimeout": "x"}, {"peerTimeout": "9" * 30 + "h"},
+        {"reader": {"batchSize": 0}}, {"reader": {"batchSize": 1001}}, {"reader": {"visibilityTimeoutSeconds": 3601}},
+        {"reader": {"pollIntervalMilliseconds": 9}}, {"reader": {"maxPollSeconds": 61}},
+        {"deletionPolicy": "Keep"}, {"unknown": 1}, {"limits": {"maxpeers": 1}}, {"databaseRef": {}},
+    ],
+)  # fmt: skip
+def test_a_bad_channel_is_refused(fields):
+    with pytest.raises(ValidationError) as caught:
+        ChannelSpec.model_validate(fields)
+    assert caught.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"channel": "a"}, {"channel": "9" * 200}, {"peerTimeout": "10s"}, {"peerTimeout": "720h"}]
+)
+def test_the_bounds_themselves_are_allowed(fields):
+    ChannelSpec.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"connectionSecretRef": {}},
+        {"connectionSecretRef": {"name": "s"}, "clientEndpoint": {"port": 0}},
+        {"connectionSecretRef": {"name": "s"}, "clientEndpoint": {"sslMode": "on"}},
+        {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "Selector"}},
+        {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "All", "selector": {}}},
+        {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "Some"}},
+    ],
+)
+def test_a_bad_database_is_refused(fields):
+    with pytest.raises(ValidationError):
+        DatabaseSpec.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "namespace", "labels", "expected"),
+    [
+        ({}, "own", {}, True),
+        ({}, "other", {}, False),
+        ({"from": "All"}, "other", {}, True),
+        ({"from": "Selector", "selector": {}}, "other", {}, True),
+        ({"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}, "other", {"a": "b"}, True),
+        ({"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}, "other", {"a": "c"}, False),
+        ({"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}, "own", {}, True),
+    ],
+)
+def test_whose_channels_may_use_a_database(allowed, namespace, labels, expected):
+    assert AllowedNamespaces.model_validate(allowed).allows("own", namespace, labels) is expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "labels", "expected"),
+    [
+        ({"key": "a", "operator": "In", "values": ["1", "2"]}, {"a": "2"}, True),
+        ({"key": "a", "operator": "In", "values": ["1", "2"]}, {}, False),
+        ({"key": "a", "operator": "NotIn", "values": ["1"]}, {}, True),
+        ({"key": "a", "operator": "NotIn", "values": ["1"]}, {"a": "1"}, False),
+        ({"key": "a", "operator": "Exists"}, {"a": ""}, True),
+        ({"key": "a", "operator": "Exists"}, {}, False),
+        ({"key": "a", "operator": "DoesNotExist"}, {}, True),
+        ({"key": "a", "operator": "DoesNotExist"}, {"a": ""}, False),
+    ],
+)
+def test_label_expressions_mean_what_kubernetes_says(expression, labels, expected):
+    selector = LabelSelector.model_validate({"matchExpressions": [expression]})
+    assert selector.matches(labels) is expected
+    assert (
+        LabelSelector.model_validate({"matchExpressions": [expression], "matchLabels": {"x": "y"}}).matches(labels)
+        is False
+    )
