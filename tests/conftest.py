@@ -1,12 +1,8 @@
 """Fixtures that several kinds of tests share. What needs PostgreSQL gets real ones, the oldest and the newest."""
 
-import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import postgres
 
