@@ -26,12 +26,16 @@ setup: .venv/.complete  ## Install the development environment into .venv
 servers:
 	@$(PYTHON) hack/test_servers.py
 
+.PHONY: cluster-binary
+cluster-binary:
+	@$(PYTHON) -m hack.cluster build >/dev/null
+
 .PHONY: demo
 demo: setup  ## The main job, end to end, on a real cluster: from kubectl apply to messages between pods
 	$(RUN)/python -m hack.demo
 
 .PHONY: test
-test: lint servers  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
+test: lint servers cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
 	$(RUN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: test-fast

@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator, Iterator
 
-import pytest
-
 import postgres
+import pytest
 
 POSTGRES_VERSIONS = (15, 18)
 
