@@ -1,0 +1,235 @@
+"""What is done to a channel, from what is wanted and what was observed."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from bus_operator import credentials
+from bus_operator.actions import (
+    CreateChannel,
+    DesiredChannel,
+    DropChannel,
+    DropLogin,
+    IssueCredential,
+    RecreateLog,
+    ReleaseChannel,
+    RepairRole,
+    UpdateChannel,
+    UpdateLogin,
+)
+from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedLogin
+from bus_operator.errors import ChannelConflictError
+from bus_operator.model import ChannelSpec, Uid
+from bus_operator.plan import HeldCredential, plan_channel, plan_deletion
+
+PASSWORD = "correct-horse"
+ROLE = "bus_channel_0123456789ab"
+WANTED = DesiredChannel(
+    name="orders",
+    owner_uid=Uid("uid-1"),
+    owner_reference="team/orders",
+    durability="Sync",
+    self_delivery=True,
+    max_peers=1000,
+    max_message_bytes=1048576,
+    max_connections=100,
+    peer_timeout=timedelta(minutes=10),
+)
+
+
+def login(generation: int, **changes) -> ObservedLogin:
+    return replace(
+        ObservedLogin(
+            role=f"bus_login_0123456789ab_g{generation}",
+            generation=generation,
+            verifier=credentials.scram_verifier(PASSWORD, salt=b"0123456789abcdef"),
+            role_exists=True,
+            attributes_right=True,
+            connection_limit=100,
+            is_member=True,
+            password_replaced=False,
+        ),
+        **changes,
+    )
+
+
+OBSERVED = ObservedChannel(
+    id=1,
+    name="orders",
+    queue="bus_0123456789ab",
+    role=ROLE,
+    owner_uid="uid-1",
+    owner_reference="team/orders",
+    durability="Sync",
+    self_delivery=True,
+    max_peers=1000,
+    max_message_bytes=1048576,
+    max_connections=100,
+    peer_timeout=timedelta(minutes=10),
+    log_exists=True,
+    role_exists=True,
+    role_is_client=True,
+    logins=(login(1),),
+)
+HELD = HeldCredential(login(1).role, PASSWORD)
+
+
+def test_a_new_channel():
+    assert plan_channel(WANTED, None, None) == [CreateChannel(WANTED), IssueCredential(1, 100)]
+    assert plan_channel(WANTED, None, HELD) == [CreateChannel(WANTED), IssueCredential(1, 100)]
+
+
+def test_nothing_where_everything_is_as_wanted():
+    assert plan_channel(WANTED, OBSERVED, HELD) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"durability": "Async"}, {"self_delivery": False}, {"max_peers": 1}, {"max_message_bytes": 1024},
+        {"peer_timeout": timedelta(seconds=10)}, {"owner_reference": "team/renamed"},
+    ],
+)  # fmt: skip
+def test_a_changed_setting(changes):
+    wanted = replace(WANTED, **changes)
+    assert plan_channel(wanted, OBSERVED, HELD) == [UpdateChannel(wanted)]
+
+
+def test_a_changed_connection_limit_concerns_the_login_too():
+    wanted = replace(WANTED, max_connections=7)
+    current = login(1)
+    assert plan_channel(wanted, OBSERVED, HELD) == [
+        UpdateChannel(wanted),
+        UpdateLogin(current.role, current.verifier, 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"role_exists": False, "role_is_client": False}, RepairRole(ROLE, create=True)),
+        ({"role_is_client": False}, RepairRole(ROLE, create=False)),
+        ({"log_exists": False}, RecreateLog("bus_0123456789ab")),
+    ],
+)
+def test_what_is_missing_is_made_anew(changes, expected):
+    assert plan_channel(WANTED, replace(OBSERVED, **changes), HELD) == [expected]
+
+
+@pytest.mark.parametrize(
+    "drift", [{"role_exists": False}, {"attributes_right": False}, {"is_member": False}, {"password_replaced": True}]
+)
+def test_a_login_that_drifted(drift):
+    observed = replace(OBSERVED, logins=(login(1, **drift),))
+    assert plan_channel(WANTED, observed, HELD) == [IssueCredential(2, 100)]
+
+
+@pytest.mark.parametrize(
+    "held",
+    [None, HeldCredential(HELD.username, "wrong"), HeldCredential("postgres", PASSWORD), HeldCredential("", "")],
+    ids=["none", "wrong password", "wrong user", "empty"],
+)
+def test_a_binding_without_a_valid_credential(held):
+    assert plan_channel(WANTED, OBSERVED, held) == [IssueCredential(2, 100)]
+
+
+def test_the_generation_before_stays_and_older_ones_go():
+    observed = replace(OBSERVED, logins=(login(1), login(2), login(3)))
+    assert plan_channel(WANTED, observed, None) == [
+        IssueCredential(4, 100),
+        DropLogin(login(1).role),
+        DropLogin(login(2).role),
+    ]
+
+
+def test_generations_are_never_used_again():
+    assert plan_channel(WANTED, replace(OBSERVED, logins=()), None) == [IssueCredential(1, 100)]
+    assert IssueCredential(10, 100) in plan_channel(WANTED, replace(OBSERVED, logins=(login(9), login(2))), None)
+
+
+def test_an_older_generation_that_a_binding_still_holds_is_valid():
+    observed = replace(OBSERVED, logins=(login(1), login(2)))
+    assert plan_channel(WANTED, observed, HELD) == []
+
+
+class TestWhoOwnsAName:
+    def test_another_buschannel_does(self):
+        other = replace(WANTED, owner_uid=Uid("uid-2"), owner_reference="other/orders")
+        with pytest.raises(ChannelConflictError, match="'orders' belongs to BusChannel team/orders") as caught:
+            plan_channel(other, OBSERVED, HELD)
+        assert caught.value.reason == "ChannelConflict"
+
+    def test_a_retained_channel_waits_for_its_own_buschannel_only(self):
+        retained = replace(OBSERVED, owner_uid=None, logins=())
+        thief = replace(WANTED, owner_uid=Uid("uid-2"), owner_reference="other/orders")
+        for yielding in (frozenset(), frozenset({Uid("uid-1")})):
+            with pytest.raises(ChannelConflictError, match="was retained for BusChannel team/orders"):
+                plan_channel(thief, retained, None, yielding)
+        again = replace(WANTED, owner_uid=Uid("uid-2"))
+        assert plan_channel(again, retained, None) == [UpdateChannel(again), IssueCredential(1, 100)]
+
+    def test_a_buschannel_made_anew_gets_its_channel_and_ends_the_old_credentials(self):
+        again = replace(WANTED, owner_uid=Uid("uid-2"))
+        observed = replace(OBSERVED, logins=(login(1), login(2)))
+        assert plan_channel(again, observed, HELD) == [
+            UpdateChannel(again),
+            IssueCredential(3, 100),
+            DropLogin(login(1).role),
+            DropLogin(login(2).role),
+        ]
+
+    def test_a_younger_claim_yields(self):
+        elder = replace(WANTED, owner_uid=Uid("uid-0"), owner_reference="other/orders")
+        assert plan_channel(elder, OBSERVED, None, frozenset({Uid("uid-1")})) == [
+            UpdateChannel(elder),
+            IssueCredential(2, 100),
+            DropLogin(login(1).role),
+        ]
+
+
+def test_without_a_binding_no_credential_is_touched():
+    assert plan_channel(WANTED, None, None, binding_wanted=False) == [CreateChannel(WANTED)]
+    assert plan_channel(WANTED, OBSERVED, None, binding_wanted=False) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "stored", "expected"),
+    [
+        ("Delete", 5, DropChannel), ("Delete", 0, DropChannel), ("Retain", 0, ReleaseChannel),
+        ("DeleteIfEmpty", 0, DropChannel), ("DeleteIfEmpty", 1, ReleaseChannel),
+        ("DeleteIfEmpty", None, ReleaseChannel),
+    ],
+)  # fmt: skip
+def test_deletion_policies(policy, stored, expected):
+    counts = None if stored is None else ChannelCounts(peers=0, backlog=0, stored=stored)
+    assert plan_deletion(policy, Uid("uid-1"), OBSERVED, counts) == expected(OBSERVED)
+
+
+@pytest.mark.parametrize("policy", ["Delete", "DeleteIfEmpty", "Retain"])
+def test_deleting_what_is_not_its_own_does_nothing(policy):
+    counts = ChannelCounts(peers=0, backlog=0, stored=0)
+    assert plan_deletion(policy, Uid("uid-2"), OBSERVED, counts) is None
+    assert plan_deletion(policy, Uid("uid-1"), replace(OBSERVED, owner_uid=None), counts) is None
+    assert plan_deletion(policy, Uid("uid-1"), None, None) is None
+
+
+def test_no_plan_shows_a_secret():
+    wanted = replace(WANTED, max_connections=7)
+    plan = plan_channel(wanted, OBSERVED, HELD)
+    shown = repr(plan) + " ".join(map(str, plan)) + repr(HELD) + repr(OBSERVED)
+    assert PASSWORD not in shown
+    assert "SCRAM-SHA-256" not in shown
+
+
+def test_a_spec_becomes_a_wanted_channel():
+    spec = ChannelSpec.model_validate({"peerTimeout": "1h", "limits": {"maxPeers": 5}, "durability": "Async"})
+    wanted = DesiredChannel.from_spec(spec, namespace="team", name="orders", uid=Uid("u"))
+    assert wanted == replace(
+        WANTED,
+        name="team.orders",
+        owner_uid=Uid("u"),
+        durability="Async",
+        max_peers=5,
+        peer_timeout=timedelta(hours=1),
+    )
