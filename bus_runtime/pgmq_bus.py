@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -55,6 +56,7 @@ class PgmqBus(WorkerBus):
         acknowledge: `on_handled`: once every subscriber of this process is through with the message, so that a
             killed process loses nothing; `on_dispatch`: as soon as it is queued for them, as the reference does.
         peer: Durable name: after a restart the same name continues at what it had acknowledged.
+        application: What this program calls itself in the channel's status; default: the name of its file.
         stop_timeout: Seconds that `stop` waits for handlers.
         join_timeout: Seconds that `start` tries to reach the server.
         publish_timeout: Seconds that `publish` tries again while the server certainly did not take the message.
@@ -79,6 +81,7 @@ class PgmqBus(WorkerBus):
         max_poll_seconds: int = 5,
         acknowledge: Literal["on_handled", "on_dispatch"] = "on_handled",
         peer: str | None = None,
+        application: str | None = None,
         stop_timeout: float = 10.0,
         join_timeout: float = 30.0,
         publish_timeout: float = 30.0,
@@ -107,7 +110,12 @@ class PgmqBus(WorkerBus):
             max_poll=max_poll_seconds,
         )
         self._acknowledge_on_dispatch = acknowledge == "on_dispatch"
-        self._peer = peer
+        self._options = JoinOptions(
+            peer=peer,
+            application=application or Path(sys.argv[0]).name or None,
+            host=os.environ.get("HOSTNAME"),
+            runtime=f"bus_runtime/{__version__}",
+        )
         self._stop_timeout = stop_timeout
         self._join_timeout = join_timeout
         self._publish_timeout = publish_timeout
@@ -115,6 +123,7 @@ class PgmqBus(WorkerBus):
         self._on_lost = on_lost
         self._counters = Counters()
         self._link: Link | None = None
+        self._stopping = False
         self._reported: set[str] = set()
         self._setting_aside: set[asyncio.Task[None]] = set()
 
@@ -161,18 +170,23 @@ class PgmqBus(WorkerBus):
         """Receive no more, let handlers finish for at most `stop_timeout` seconds, leave the channel.
 
         A durable peer does not leave: it acknowledges what is done and continues there after its next start.
-        Called by a handler, it does not wait for handlers. Never raises because leaving failed.
+        Called by a handler, it does not wait for handlers. Never raises because leaving failed. Returns at once when
+        another call is stopping the bus already.
         """
-        if not self._running or self._link is None:
+        if self._link is None or self._stopping:
             return
         link = self._link
-        within_handler = any(s.runs_current_task() for s in self._subscriptions.values())
-        await link.drain(0 if within_handler else self._stop_timeout)
-        self._link = None
-        await super().stop()
-        for subscription in self._subscriptions.values():
-            subscription.clear()
-        await link.close(self._stop_timeout)
+        self._stopping = True
+        try:
+            within_handler = any(s.runs_current_task() for s in self._subscriptions.values())
+            await link.drain(0 if within_handler else self._stop_timeout)
+            self._link = None
+            await super().stop()
+            for subscription in self._subscriptions.values():
+                subscription.clear()
+            await link.close(self._stop_timeout)
+        finally:
+            self._stopping = False
 
     async def publish(self, message: BusMessage, *, raise_on_error: bool = False) -> None:
         """Send a message to every peer of the channel, and return when the server has committed it.
@@ -231,12 +245,7 @@ class PgmqBus(WorkerBus):
             return LogLink(
                 self._backend,
                 self._channel,
-                JoinOptions(
-                    peer=self._peer,
-                    application=self.name,
-                    host=os.environ.get("HOSTNAME"),
-                    runtime=f"bus_runtime/{__version__}",
-                ),
+                self._options,
                 self._settings,
                 join_timeout=self._join_timeout,
                 publish_timeout=self._publish_timeout,

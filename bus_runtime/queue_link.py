@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from bus_runtime.backend import BackendMessage, PgmqBackend
 from bus_runtime.backoff import Backoff, OutageLog
+from bus_runtime.errors import PublishError
 from bus_runtime.reader import ReaderSettings, Receive
 from bus_runtime.stats import Counters
 
@@ -73,8 +74,9 @@ class QueueLink:
 
     async def publish(self, payload: bytes) -> None:
         """Send one JSON message to the peers."""
-        if self._queue is not None:
-            await self._backend.publish(self._channel, self._queue, json.loads(payload))
+        if self._queue is None:
+            raise PublishError(f"channel {self._channel!r} was left")
+        await self._backend.publish(self._channel, self._queue, json.loads(payload))
 
     async def drain(self, seconds: float) -> None:
         """Stop reading at once (a long poll may be under way), and wait for the handlers and the archiving."""

@@ -78,4 +78,5 @@ class Session:
                     sqlstate="42501",
                 )
             self._membership = await self._backend.join_channel(self.channel, self.options)
+            await self._backend.leave_channel(self.channel, refused.queue, forget=False)
             return self._membership

@@ -232,6 +232,11 @@ async def test_a_dropped_peer_joins_anew(make_bus: Any, database: Database) -> N
         await connection.execute("delete from pgmq_bus.peer")
     await bus.publish(note(1), raise_on_error=True)
     await eventually(lambda: recorder.numbers == [1] and bus.stats().rejoined == 1)
+    await bus.stop()
+    async with database.session() as connection, asyncio.timeout(10):
+        assert await connection.fetchval("select count(*) from pgmq_bus.peer") == 0
+        while await connection.fetchval(f"select count(*) from pg_stat_activity where {LOGINS}"):
+            await asyncio.sleep(0.01)
 
 
 async def test_the_later_holder_of_a_durable_name_takes_over(make_bus: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -394,6 +394,26 @@ async def test_a_handler_may_stop_its_bus(broker: InMemoryBroker) -> None:
     assert bus.stats().state == "stopped"
 
 
+async def test_a_handler_may_stop_a_bus_that_is_stopping(broker: InMemoryBroker) -> None:
+    stopping = asyncio.Event()
+
+    async def stop(_: BusMessage) -> None:
+        await stopping.wait()
+        await bus.stop()
+
+    bus = make_bus(broker, stop_timeout=60.0)
+    recorder = Recorder(handler=stop)
+    await bus.subscribe(recorder)
+    await bus.start()
+    await bus.send(note(1))
+    await eventually(lambda: recorder.begun)
+    first = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0)
+    stopping.set()
+    await asyncio.wait_for(first, 5)
+    assert recorder.numbers == [1]
+
+
 async def test_stop_never_raises_because_leaving_failed(
     broker: InMemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -520,7 +540,7 @@ async def test_host_and_version_are_told_on_joining(broker: InMemoryBroker, monk
             return await super().join_channel(channel, options)
 
     monkeypatch.setenv("HOSTNAME", "worker-7")
-    bus = PgmqBus(backend=Listening(broker), channel="orders", name="billing")
+    bus = PgmqBus(backend=Listening(broker), channel="orders", application="billing")
     await bus.start()
     await bus.stop()
     assert (told[0].application, told[0].host, told[0].peer) == ("billing", "worker-7", None)
