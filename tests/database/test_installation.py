@@ -152,45 +152,71 @@ async def session_of(database: postgres.Database, query: str):
         return await session.fetchval(query)
 
 
-@pytest.mark.parametrize(
-    "tampering",
-    [
+TAMPERING = {
+    "functions replaced": [
         "create or replace function public.bus_join(p_channel text) returns text language sql as $$ select 'x' $$",
+        "alter function pgmq_bus_v1.join_channel reset search_path",
+        "alter function public.bus_archive security invoker",
+        "create function pgmq_bus_v1.extra() returns text language sql security definer as $$ select 'x' $$",
+    ],
+    "functions dropped": [
         "drop function pgmq_bus_v1.publish",
         "drop function pgmq_bus.trim",
+        "drop function public.bus_leave",
+        "create function public.bus_leave(other text, names text) returns integer language sql as 'select 1'",
+    ],
+    "functions of another owner": [
+        "alter function public.bus_archive owner to postgres",
+        "alter function pgmq_bus.append owner to postgres",
+        "drop function public.bus_join",
+        "create function public.bus_join(p_channel text) returns text language sql as $$ select 'x' $$",
+    ],
+    "privileges granted": [
         "grant execute on function pgmq_bus.append to public",
         "grant execute on function pgmq_bus_v1.read to public",
         "grant usage on schema pgmq_bus to public",
+        "grant create on schema pgmq_bus_v1 to pgmq_bus_client",
         "grant select on pgmq_bus.peer to public",
         "grant update (acknowledged) on pgmq_bus.peer to pgmq_bus_client",
         "grant usage on sequence pgmq_bus.channel_id_seq to pgmq_bus_client",
+    ],
+    "a column granted": ["grant select (wake) on pgmq_bus.channel to public"],
+    "privileges revoked": [
         "revoke execute on function public.bus_leave from pgmq_bus_client",
         "revoke usage on schema pgmq_bus_v1 from pgmq_bus_client",
-        "alter function pgmq_bus_v1.join_channel reset search_path",
-        "alter function public.bus_archive security invoker",
-        "alter function public.bus_archive owner to postgres",
-        "drop function public.bus_join;"
-        " create function public.bus_join(p_channel text) returns text language sql as $$ select 'x' $$",
-        "drop function public.bus_leave;"
-        " create function public.bus_leave(other text, names text) returns integer language sql as 'select 1'",
-        "create function pgmq_bus_v1.extra() returns text language sql security definer as $$ select 'x' $$",
-        "drop schema pgmq_bus_v1 cascade",
-        "alter schema pgmq_bus_v1 owner to postgres",
     ],
-)
+    "a schema dropped": ["drop schema pgmq_bus_v1 cascade"],
+    "a schema of another owner": ["alter schema pgmq_bus_v1 owner to postgres"],
+}
+
+
+@pytest.mark.parametrize("tampering", TAMPERING.values(), ids=TAMPERING)
 async def test_what_was_changed_by_hand_is_put_right(database, session: asyncpg.Connection, tampering):
     expected = await structure(session)
-    channel = await database.create_channel()
     admin = await database.server.connect(database.name)
-    await admin.execute(tampering)
-    assert await structure(admin) != expected
+    before = expected
+    for statement in tampering:
+        await admin.execute(statement)
+        after = await structure(admin)
+        assert after != before, statement
+        before = after
     await admin.close()
     _, done = await provision.install(session)
     assert done
     assert await structure(session) == expected
     assert (await provision.install(session))[1] == []
+
+
+async def test_a_channel_works_on_after_its_functions_were_put_right(database, session: asyncpg.Connection):
+    channel = await database.create_channel()
     peer = await Peer.join(await channel.connect(), channel.name)
-    assert await peer.bus_publish(1)
+    await peer.bus_publish(1)
+    await session.execute(
+        "drop schema pgmq_bus_v1 cascade; drop function public.bus_join; drop function pgmq_bus.append"
+    )
+    assert (await provision.install(session))[1]
+    await peer.bus_publish(2)
+    assert payloads(await peer.read()) == [1, 2]
     peer.session.terminate()
 
 
@@ -242,12 +268,7 @@ async def test_a_failed_installation_leaves_nothing(bare: postgres.Database, mon
 class TestPgmqFromTheExtension:
     """Where the server offers PGMQ as an extension: PostgreSQL 18 finds it in a directory that a setting names."""
 
-    @pytest.fixture
-    def server(self):
-        running = postgres.start_server(18)
-        yield running
-        running.remove()
-
+    @pytest.mark.parametrize("server", [18], ids=["pg18"], indirect=True)
     async def test_the_extension_is_used(self, server: postgres.Server):
         home = server.directory / "extensions"
         files = home / "extension"
@@ -258,10 +279,10 @@ class TestPgmqFromTheExtension:
         embedded = get_embedded_install_sql()
         (files / "pgmq--1.13.0.sql").write_text(embedded)
         connection = await server.connect()
-        await connection.execute("create database bus")
-        await connection.execute(f"alter database bus set extension_control_path = '$system:{home}'")
+        await connection.execute("create database bus_extension template template0")
+        await connection.execute(f"alter database bus_extension set extension_control_path = '$system:{home}'")
         await connection.close()
-        database = postgres.Database(server, "bus")
+        database = postgres.Database(server, "bus_extension")
         async with connect(database.admin) as session:
             observed, done = await provision.install(session)
             assert actions.InstallPgmq(extension=True) in done
@@ -284,3 +305,4 @@ class TestPgmqFromTheExtension:
                 )
                 == []
             )
+        await postgres.drop_database(database)
