@@ -32,21 +32,21 @@ class Backoff:
 
 
 class OutageLog:
-    """Says once that something stopped working and once that it works again."""
+    """Says once that something stopped working, again only for another kind of error, and once that it works again."""
 
     def __init__(self, logger: logging.Logger, subject: str) -> None:
         self._logger = logger
         self._subject = subject
         self._since: float | None = None
+        self._told: set[type[BaseException]] = set()
 
-    def failed(self, error: BaseException) -> bool:
-        """Note a failure; True when it begins an outage."""
-        if self._since is not None:
-            self._logger.debug("%s: still failing: %s", self._subject, error)
-            return False
-        self._since = time.monotonic()
-        self._logger.warning("%s: %s: %s; trying again until it works", self._subject, type(error).__name__, error)
-        return True
+    def failed(self, error: BaseException) -> None:
+        """Note a failure, which may begin an outage."""
+        if self._since is None:
+            self._since = time.monotonic()
+        level = logging.DEBUG if type(error) in self._told else logging.WARNING
+        self._told.add(type(error))
+        self._logger.log(level, "%s: %s: %s; trying again until it works", self._subject, type(error).__name__, error)
 
     def recovered(self) -> bool:
         """Note a success; True when it ends an outage."""
@@ -54,4 +54,5 @@ class OutageLog:
             return False
         self._logger.info("%s: works again after %.1f s", self._subject, time.monotonic() - self._since)
         self._since = None
+        self._told.clear()
         return True

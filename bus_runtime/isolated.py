@@ -39,12 +39,16 @@ class IsolatedPgmqBackend(ReferenceMethods):
     Args:
         pool: An `asyncpg.Pool` whose login may use the channel. It stays the caller's and is never closed here. With
             two connections or more, one is kept for LISTEN; with one, new messages are noticed by polling.
+        binding: In place of a pool: where to connect; see `from_binding`.
+
+    Raises:
+        ValueError: Both or neither of `pool` and `binding`.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool | None = None, *, binding: Binding | None = None) -> None:
         super().__init__()
-        self._database = Database(pool=pool)
-        self._binding: Binding | None = None
+        self._database = Database(pool=pool, binding=binding)
+        self._binding = binding
         self._members: set[str] = set()
 
     @classmethod
@@ -56,17 +60,7 @@ class IsolatedPgmqBackend(ReferenceMethods):
         Raises:
             BindingError: There is no such binding, or it is incomplete; the message says what to do.
         """
-        return cls.for_binding(find_binding(name, root=root))
-
-    @classmethod
-    def for_binding(cls, binding: Binding) -> Self:
-        """A backend for a binding that was found already; see `from_binding`."""
-        backend = cls.__new__(cls)
-        ReferenceMethods.__init__(backend)
-        backend._database = Database(binding=binding)
-        backend._binding = binding
-        backend._members = set()
-        return backend
+        return cls(binding=find_binding(name, root=root))
 
     async def join_channel(self, channel: str, options: JoinOptions) -> Membership:
         """Become a peer: one row, at the head of the log or where the durable peer was."""

@@ -35,7 +35,9 @@ OnUndecodable = Callable[[int, bytes, SerializationError], Awaitable[None] | Non
 #: Called with the number of messages that were trimmed from the log before this peer read them.
 OnLost = Callable[[int], None]
 
+#: How much of a message and of the reason why it cannot be decoded is logged, and how many different reasons.
 _MAX_LOGGED = 200
+_MAX_REASONS = 100
 
 
 class PgmqBus(WorkerBus):
@@ -147,7 +149,7 @@ class PgmqBus(WorkerBus):
             "poll_interval_ms": reader.poll_interval_milliseconds,
             "max_poll_seconds": reader.max_poll_seconds,
         }
-        return cls(backend=IsolatedPgmqBackend.for_binding(binding), channel=binding.channel, **(arguments | overrides))
+        return cls(backend=IsolatedPgmqBackend(binding=binding), channel=binding.channel, **(arguments | overrides))
 
     async def start(self) -> None:
         """Join the channel and begin to deliver; messages published from then on are received.
@@ -277,9 +279,10 @@ class PgmqBus(WorkerBus):
         """Count and report a message nobody here can read, then let it be acknowledged."""
         self._counters.undecodable += 1
         reason = str(error)[:_MAX_LOGGED]
-        level = logging.DEBUG if reason in self._reported else logging.WARNING
-        if len(self._reported) < _MAX_LOGGED:
+        level = logging.DEBUG
+        if reason not in self._reported and len(self._reported) < _MAX_REASONS:
             self._reported.add(reason)
+            level = logging.WARNING
         logger.log(
             level,
             "%s: message %d cannot be decoded and is set aside: %s; it begins %r (the same reason is logged once)",

@@ -140,13 +140,13 @@ def test_backoff_doubles_to_its_bound_with_jitter() -> None:
     assert backoff.next_delay() <= 0.1
 
 
-def test_an_outage_is_one_warning_and_one_recovery(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_one_warning_per_kind_of_error_and_one_recovery(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log = OutageLog(logging.getLogger("bus_runtime.test"), "reading")
     assert not log.recovered()
-    assert log.failed(OSError("down"))
-    assert not log.failed(OSError("down"))
+    for error in (OSError("down"), OSError("still down"), ValueError("odd"), OSError("down"), ValueError("odd")):
+        log.failed(error)
     assert log.recovered()
     assert not log.recovered()
-    assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+    assert [r.levelname for r in caplog.records] == ["WARNING", "WARNING", "INFO"]
     assert re.search(r"reading: OSError: down", caplog.text)

@@ -151,7 +151,7 @@ async def test_the_reader_recovers_from_anything(queues: Queues, caplog: pytest.
     await bus.send(note(1))
     await eventually(lambda: recorder.numbers == [1])
     assert bus.stats().reconnects == 1
-    assert len([r for r in caplog.records if "reading channel" in r.getMessage()]) == 2
+    assert len([r for r in caplog.records if "reading channel" in r.getMessage()]) == 3
     await bus.stop()
 
 

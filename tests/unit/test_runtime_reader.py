@@ -158,7 +158,7 @@ async def test_polling_slows_down_while_nothing_comes_and_is_quick_again_afterwa
     await harness.stop()
 
 
-async def test_an_outage_is_logged_once_and_nothing_is_lost_or_repeated(
+async def test_an_outage_is_logged_once_per_kind_and_nothing_is_lost_or_repeated(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -166,6 +166,7 @@ async def test_an_outage_is_logged_once_and_nothing_is_lost_or_repeated(
     await harness.publish(2)
     await eventually(lambda: len(harness.received) == 2)
     harness.backend.failures = [
+        UnavailableError("down"),
         UnavailableError("down"),
         RuntimeError("foreign"),
         BackendError("odd", sqlstate="XX000"),
@@ -175,9 +176,13 @@ async def test_an_outage_is_logged_once_and_nothing_is_lost_or_repeated(
     assert harness.received == [1, 2, 3, 4]
     assert harness.counters.reconnects == 1
     texts = [r.getMessage() for r in caplog.records if r.levelno >= logging.INFO]
-    assert len(texts) == 2
-    assert "down" in texts[0]
-    assert "works again" in texts[1]
+    assert [text.partition(":")[2].split(":")[0].strip() for text in texts[:3]] == [
+        "UnavailableError",
+        "RuntimeError",
+        "BackendError",
+    ]
+    assert len(texts) == 4
+    assert "works again" in texts[3]
     await harness.stop()
 
 
