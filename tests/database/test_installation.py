@@ -191,20 +191,18 @@ TAMPERING = {
 
 
 @pytest.mark.parametrize("tampering", TAMPERING.values(), ids=TAMPERING)
-async def test_what_was_changed_by_hand_is_put_right(database, session: asyncpg.Connection, tampering):
-    expected = await structure(session)
-    admin = await database.server.connect(database.name)
-    before = expected
-    for statement in tampering:
-        await admin.execute(statement)
-        after = await structure(admin)
-        assert after != before, statement
-        before = after
-    await admin.close()
-    _, done = await provision.install(session)
-    assert done
-    assert await structure(session) == expected
-    assert (await provision.install(session))[1] == []
+async def test_what_was_changed_by_hand_is_put_right(shared: postgres.Database, admin: asyncpg.Connection, tampering):
+    async with shared.session() as session:
+        expected = before = await structure(session)
+        for statement in tampering:
+            await admin.execute(statement)
+            after = await structure(session)
+            assert after != before, statement
+            before = after
+        _, done = await provision.install(session)
+        assert done
+        assert await structure(session) == expected
+        assert (await provision.install(session))[1] == []
 
 
 async def test_a_channel_works_on_after_its_functions_were_put_right(database, session: asyncpg.Connection):
