@@ -120,10 +120,11 @@ class Database:
                 return rows
             except (*DRIVER_ERRORS, asyncpg.InternalClientError) as exc:
                 error = statement_error(exc)
-                if isinstance(error, ConnectionLostError):
+                lost = isinstance(error, ConnectionLostError)
+                if lost:
                     # It may only have timed out: never use it again.
                     drop(connection)
-                elif error.sqlstate in (_INSUFFICIENT_PRIVILEGE, _READ_ONLY):
+                if lost or error.sqlstate in (_INSUFFICIENT_PRIVILEGE, _READ_ONLY):
                     await self._forget_connections()
                 raise error from exc
 
@@ -183,7 +184,8 @@ class Database:
         )
 
     async def _forget_connections(self) -> None:
-        """Replace our connections when next used: the login may have been rotated, or the primary moved."""
+        """Replace our connections when next used: the login may have been rotated or the primary moved, and a
+        connection seldom breaks alone."""
         if self._binding is not None and self._pool is not None:
             await self._pool.expire_connections()
 

@@ -119,18 +119,18 @@ async def test_a_reference_bus_on_our_backend_survives_killed_sessions(
 ) -> None:
     recorder = ReferenceRecorder()
     bus = await reference(recorder, backend=IsolatedPgmqBackend.from_binding(root=bindings))
-    await bus.send(reference_bus.BusEndMessage("before", source="w"))
+    await bus.send(reference_bus.BusEndMessage("aaa before", source="w"))
     await eventually(lambda: recorder.messages)
     async with database.session() as connection:
         kill = "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'bus_login%'"
         assert await connection.fetch(f"{kill} and datname = current_database()")
-    # The first of these may be caught by the broken connection, with an outcome that nobody knows.
-    for number in range(3):
+    # Some of these may be caught by a broken connection, with an outcome that nobody knows.
+    for number in range(10):
         await bus.send(reference_bus.BusEndMessage(f"after {number}", source="w"))
-    await eventually(lambda: recorder.messages[-1].reason == "after 2")
+    await eventually(lambda: recorder.messages[-1].reason == "after 9")
     reasons = [m.reason for m in recorder.messages]
-    assert reasons == sorted(set(reasons), key=reasons.index), "none twice"
-    assert {"before", "after 1", "after 2"} <= set(reasons)
+    assert reasons == sorted(set(reasons)), "in order, none twice"
+    assert len(reasons) > 6
 
 
 async def test_frames_of_the_reference_do_not_disturb_us(
