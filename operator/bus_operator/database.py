@@ -199,7 +199,7 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
             case asyncpg.InsufficientPrivilegeError():
                 return InsufficientPrivilegeError(
                     f"{where}: the administrator's credential lacks a right: {error}."
-                    " It needs CREATEROLE and must own the database."
+                    " It needs CREATEROLE and INHERIT, and must own the database."
                 )
             case (
                 asyncpg.PostgresConnectionError()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import asyncpg
 import postgres
 import pytest
+from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
 from wire import Peer, payloads
 
 from bus_operator import actions, provision
@@ -163,6 +164,7 @@ async def test_damage_is_repaired_without_superuser(make_administrator):
     [
         ("nocreaterole", True, "CREATEROLE"),
         ("createrole", False, "must own the database"),
+        ("createrole noinherit", True, "INHERIT"),
     ],
 )
 async def test_a_missing_right_is_named(make_administrator, superuser, attributes, owns, told):
@@ -241,3 +243,33 @@ async def test_the_same_administrator_may_own_several_databases(make_administrat
         for admin in (first.admin, second):
             async with connect(admin) as session:
                 assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
+
+
+@pytest.mark.parametrize("untouched", [18], ids=["pg18"], indirect=True)
+async def test_pgmq_comes_from_the_extension_where_the_server_offers_it(make_administrator, untouched, superuser):
+    """PostgreSQL 18 finds extensions in a directory that a setting names. SQL and control file are as PGMQ's own."""
+    home = untouched.directory / "extensions"
+    files = home / "extension"
+    files.mkdir(parents=True)
+    version = get_embedded_sql_version()
+    (files / "pgmq.control").write_text(
+        f"default_version = '{version}'\nschema = 'pgmq'\nrelocatable = false\nsuperuser = false\n"
+    )
+    (files / f"pgmq--{version}.sql").write_text(get_embedded_install_sql())
+    owned = await make_administrator()
+    await superuser.execute(f"alter database {owned.database} set extension_control_path = '$system:{home}'")
+    async with connect(owned.admin) as session:
+        observed, done = await provision.install(session)
+        assert actions.InstallPgmq(extension=True) in done
+        assert observed.pgmq_extension_version == observed.pgmq_version == version
+        assert (await provision.install(session))[1] == []
+        extension = await session.fetchval("select oid from pg_extension where extname = 'pgmq'")
+        assert await session.fetchval("select count(*) from pg_depend where refobjid = $1", extension) > 20
+
+        issued = (await provision.provision(session, desire(), None)).issued
+        peer = await Peer.join(await use(owned, HeldCredential(issued.username, issued.password)), "orders")
+        await peer.publish("through the extension's queue")
+        assert payloads(await peer.read()) == ["through the extension's queue"]
+        peer.session.terminate()
+        assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
+        assert await session.fetch("select * from pgmq.list_queues()") == []

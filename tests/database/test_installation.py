@@ -1,7 +1,5 @@
 """Installing, installing again, migrating, and putting right what somebody changed."""
 
-import json
-
 import asyncpg
 import postgres
 import pytest
@@ -9,7 +7,6 @@ from pgmq.install import get_embedded_install_sql
 from wire import Peer, payloads
 
 from bus_operator import actions, apply, catalog, plan, provision, render, sql
-from bus_operator.database import connect
 from bus_operator.errors import SpecError
 
 CATALOG_ROWS = """
@@ -261,46 +258,3 @@ async def test_a_failed_installation_leaves_nothing(bare: postgres.Database, mon
         monkeypatch.undo()
         await provision.install(session)
         assert (await provision.install(session))[1] == []
-
-
-class TestPgmqFromTheExtension:
-    """Where the server offers PGMQ as an extension: PostgreSQL 18 finds it in a directory that a setting names."""
-
-    @pytest.mark.parametrize("server", [18], ids=["pg18"], indirect=True)
-    async def test_the_extension_is_used(self, server: postgres.Server):
-        home = server.directory / "extensions"
-        files = home / "extension"
-        files.mkdir(parents=True)
-        (files / "pgmq.control").write_text(
-            "comment = 'A message queue'\ndefault_version = '1.13.0'\nrelocatable = false\nschema = 'pgmq'\n"
-        )
-        embedded = get_embedded_install_sql()
-        (files / "pgmq--1.13.0.sql").write_text(embedded)
-        connection = await server.connect()
-        await connection.execute("create database bus_extension template template0")
-        await connection.execute(f"alter database bus_extension set extension_control_path = '$system:{home}'")
-        await connection.close()
-        database = postgres.Database(server, "bus_extension")
-        async with connect(database.admin) as session:
-            observed, done = await provision.install(session)
-            assert actions.InstallPgmq(extension=True) in done
-            assert observed.pgmq_extension_version == observed.pgmq_version == "1.13.0"
-            assert (await provision.install(session))[1] == []
-            owned = (
-                "select count(*) from pg_depend where refobjid = (select oid from pg_extension where extname = 'pgmq')"
-            )
-            assert await session.fetchval(owned) > 20
-        channel = await database.create_channel()
-        peer = await Peer.join(await channel.connect(), channel.name)
-        await peer.publish("through the extension's queue")
-        assert payloads(await peer.read()) == ["through the extension's queue"]
-        peer.session.terminate()
-        async with connect(database.admin) as session:
-            assert await provision.deprovision(session, channel.name, "uid-orders", "Delete")
-            assert (
-                json.loads(
-                    await session.fetchval("select coalesce(json_agg(m)::text, '[]') from pgmq.list_queues() as m")
-                )
-                == []
-            )
-        await postgres.drop_database(database)
