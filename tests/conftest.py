@@ -1,7 +1,9 @@
 """Fixtures that several kinds of tests share. What needs PostgreSQL gets real ones, the oldest and the newest."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import control_plane
 import postgres
 import pytest
 
@@ -25,3 +27,24 @@ async def database(server: postgres.Server) -> AsyncIterator[postgres.Database]:
     created = await postgres.create_database(server)
     yield created
     await postgres.drop_database(created)
+
+
+@pytest.fixture(scope="session")
+def apiserver() -> Iterator[Path]:
+    """The kubeconfig of an API server that is there for this session only."""
+    with control_plane.running() as layout:
+        yield layout.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def kube(apiserver: Path) -> Iterator[control_plane.KubeClient]:
+    """A client of the API server, as its administrator."""
+    client = control_plane.KubeClient(apiserver)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def definitions(kube: control_plane.KubeClient) -> dict[str, control_plane.Manifest]:
+    """The resource definitions as crds/ has them, by kind, established in the API server."""
+    return kube.install_definitions()

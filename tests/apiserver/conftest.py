@@ -1,24 +1,19 @@
 """A real API server with the project's resource definitions; no node, so that nothing runs."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from control_plane import GROUP, VERSION, Manifest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from hack.cluster.layout import Layout
+from hack.cluster.layout import cache_directory
 
-ROOT = Path(__file__).parents[2]
-LAYOUT = Layout.of("pgmq-bus-apiserver")
-GROUP, VERSION = "pgmqbus.dev", "v1alpha1"
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 # What the API server adds when a value is missing or of a wrong type, so that the rules have nothing to look at.
 RULES_NOT_CHECKED = (
@@ -26,26 +21,6 @@ RULES_NOT_CHECKED = (
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation",
 )
-
-Manifest = dict[str, Any]
-
-
-def hack_cluster(command: str, *options: str) -> None:
-    # Whatever cluster the environment asks for: this one is our own, and nothing here may reach another.
-    environment = os.environ | {"CLUSTER": "local"}
-    arguments = [sys.executable, "-m", "hack.cluster", command, "--name", LAYOUT.name, *options]
-    subprocess.run(arguments, cwd=ROOT, env=environment, check=True)
-
-
-@pytest.fixture(scope="session")
-def apiserver() -> Iterator[Path]:
-    """The kubeconfig of an API server that is there for this session only."""
-    try:
-        hack_cluster("down")  # what a killed session has left
-        hack_cluster("up", "--control-plane-only")
-        yield LAYOUT.kubeconfig
-    finally:
-        hack_cluster("down")
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +33,7 @@ def api(apiserver: Path) -> Iterator[client.ApiClient]:
 @pytest.fixture(scope="session")
 def run(apiserver: Path) -> Callable[..., str]:
     """Run kubectl or helm against the API server and return standard output."""
-    programs = {"helm": Path(sys.executable).parent / "helm", "kubectl": LAYOUT.kubectl}
+    programs = {"helm": Path(sys.executable).parent / "helm", "kubectl": cache_directory() / "bin" / "kubectl"}
 
     def run_program(program: str, *arguments: str, stdin: str = "") -> str:
         command = [str(programs[program]), "--kubeconfig", str(apiserver), *arguments]
@@ -67,32 +42,6 @@ def run(apiserver: Path) -> Callable[..., str]:
         return done.stdout
 
     return run_program
-
-
-def condition(definition: Any, kind: str) -> str | None:
-    statuses = [c.status for c in definition.status.conditions or [] if c.type == kind]
-    return statuses[0] if statuses else None
-
-
-@pytest.fixture(scope="session")
-def definitions(api: client.ApiClient) -> dict[str, Manifest]:
-    """The resource definitions as crds/ has them, by kind, established in the API server."""
-    extensions = client.ApiextensionsV1Api(api)
-    manifests = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
-    for manifest in manifests:
-        extensions.create_custom_resource_definition(manifest)
-    for manifest in manifests:
-        deadline = time.monotonic() + 30
-        while True:
-            found = extensions.read_custom_resource_definition(manifest["metadata"]["name"])
-            if condition(found, "Established") == "True":
-                break
-            assert time.monotonic() < deadline, found.status
-            time.sleep(0.05)
-        # A definition that is accepted may still have been found wanting.
-        assert condition(found, "NamesAccepted") == "True", found.status
-        assert condition(found, "NonStructuralSchema") is None, found.status
-    return {manifest["spec"]["names"]["kind"]: manifest for manifest in manifests}
 
 
 class Resources:
