@@ -137,7 +137,7 @@ class KubeClient:
 
 
 def _established(definition: Manifest) -> dict[str, str] | None:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or []
     found = {item["type"]: item["status"] for item in conditions}
     return found if found.get("Established") == "True" else None
 
