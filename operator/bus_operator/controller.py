@@ -9,7 +9,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
-from bus_operator.kube import FINALIZER, PLURALS, Kube
+from bus_operator.kube import PLURALS, Kube
 from bus_operator.reconcile import Reconciler
 from bus_operator.workqueue import WorkQueue
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 SECRET_WATCH_PAUSE = 5.0
 """Seconds between a watch of a Secret that failed and the next; the resync covers the gap."""
 
-LIST_PAUSE = 5.0
+LIST_PAUSE = 1.0
 """Seconds between attempts to list the resources at the start, such as while their definitions are not installed."""
 
 
@@ -43,6 +43,7 @@ class Controller:
 
     def __init__(self, kube: Kube, *, resync: float, workers: int) -> None:
         self.inventory = Inventory()
+        self.listed = asyncio.Event()
         self._kube = kube
         self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers)
         self._reconciler = Reconciler(
@@ -56,6 +57,7 @@ class Controller:
     async def run(self) -> None:
         """Works until it is cancelled. Begins when it has seen everything: half a picture would look like a fault."""
         await self._list_all()
+        self.listed.set()
         try:
             await self._queue.run()
         finally:
@@ -78,16 +80,11 @@ class Controller:
         """Takes a watch event; `event` is DELETED, ADDED, MODIFIED or None for what was there at the start."""
         resource = Resource.from_body(body)
         item = Item(resource.kind, resource.key)
-        known = (self.inventory.databases if resource.kind == "BusDatabase" else self.inventory.channels).get(
-            resource.key
-        )
         if event == "DELETED":
-            self.inventory.remove(resource.kind, resource.key)
+            self.inventory.remove(resource)
             self._queue.forget(item)
             self._queue.add(item)
-            return
-        self.inventory.put(resource)
-        if known is None or _asks_for_work(known, resource):
+        elif self.inventory.put(resource):
             self._queue.add(item)
 
     async def _reconcile(self, item: Item) -> float | None:
@@ -116,13 +113,3 @@ class Controller:
             except BusError as exc:
                 logger.debug("watch of Secret %s/%s: %s", key[0], name, exc)
                 await asyncio.sleep(SECRET_WATCH_PAUSE)
-
-
-def _asks_for_work(before: Resource, after: Resource) -> bool:
-    """Whether an event is more than the echo of a status that was written."""
-    return (
-        before.uid != after.uid
-        or before.generation != after.generation
-        or before.deleting != after.deleting
-        or (FINALIZER in before.finalizers) != (FINALIZER in after.finalizers)
-    )

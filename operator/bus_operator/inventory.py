@@ -34,6 +34,20 @@ class Resource:
         """Namespace and name."""
         return self.namespace, self.name
 
+    def is_older_than(self, other: "Resource") -> bool:
+        """Whether the API server stored it before the other: its versions can be compared as numbers (KEP-5504)."""
+        ours, theirs = self.resource_version, other.resource_version
+        return ours.isdecimal() and theirs.isdecimal() and int(ours) < int(theirs)
+
+    def asks_for_work(self, before: "Resource | None") -> bool:
+        """Whether it is more than the echo of a status that was written."""
+        return before is None or (before.uid, before.generation, before.deleting, before.finalizers) != (
+            self.uid,
+            self.generation,
+            self.deleting,
+            self.finalizers,
+        )
+
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 
@@ -80,22 +94,29 @@ def describe(error: ValidationError) -> str:
 
 
 class Inventory:
-    """The resources seen so far. Only the watches' handlers write to it."""
+    """The resources seen so far, each in the latest version: watches and the answers to writes overtake each other."""
 
     def __init__(self) -> None:
         self.databases: dict[Key, Resource] = {}
         self.channels: dict[Key, Resource] = {}
 
-    def _of(self, kind: str) -> dict[Key, Resource]:
+    def of(self, kind: str) -> dict[Key, Resource]:
+        """The resources of a kind."""
         return self.databases if kind == "BusDatabase" else self.channels
 
-    def put(self, resource: Resource) -> None:
-        """Stores a resource that exists."""
-        self._of(resource.kind)[resource.key] = resource
+    def put(self, resource: Resource) -> bool:
+        """Stores a resource that exists. Returns whether there is something new in it that asks for work."""
+        known = self.of(resource.kind).get(resource.key)
+        if known is not None and resource.is_older_than(known):
+            return False
+        self.of(resource.kind)[resource.key] = resource
+        return resource.asks_for_work(known)
 
-    def remove(self, kind: str, key: Key) -> None:
-        """Forgets a resource that is gone."""
-        self._of(kind).pop(key, None)
+    def remove(self, resource: Resource) -> None:
+        """Forgets a resource that is gone, but not another that has taken its name."""
+        known = self.of(resource.kind).get(resource.key)
+        if known is not None and known.uid == resource.uid:
+            del self.of(resource.kind)[resource.key]
 
     def defaults(self) -> Iterable[Resource]:
         """The BusDatabases that want to be a default."""

@@ -1,0 +1,243 @@
+"""Level-triggered reconciliation of BusChannels: provisioned, bound to a Secret, reported; and let go at the end."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bus_operator import provision
+from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
+from bus_operator.apply import IssuedCredential
+from bus_operator.binding import binding_data, held_credential
+from bus_operator.database import connect, translate
+from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
+from bus_operator.errors import (
+    AuthenticationFailedError,
+    BusError,
+    ConnectionFailedError,
+    SecretError,
+    SpecError,
+    TransientError,
+)
+from bus_operator.inventory import Inventory, Key, Resource
+from bus_operator.kube import FINALIZER, Kube
+from bus_operator.plan import HeldCredential
+from bus_operator.reporting import Reporter, Wake
+from bus_operator.selection import Selection
+from bus_operator.status import Condition
+
+logger = logging.getLogger(__name__)
+
+
+class ChannelReconciler:
+    """Makes channels and bindings agree with the BusChannels.
+
+    Args:
+        kube: The Kubernetes API.
+        inventory: What the watches saw.
+        selection: Where a channel belongs.
+        databases: What is known about the databases.
+        reporter: Where the outcome goes.
+        wake: Asks for another resource to be reconciled soon.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        inventory: Inventory,
+        *,
+        selection: Selection,
+        databases: DatabaseReconciler,
+        reporter: Reporter,
+        wake: Wake,
+    ) -> None:
+        self._kube = kube
+        self._inventory = inventory
+        self._selection = selection
+        self._databases = databases
+        self._reporter = reporter
+        self._wake = wake
+        self._cluster: str | None = None
+
+    async def reconcile(self, key: Key) -> None:
+        """Looks at one BusChannel. Raises TransientError when it should be tried again soon."""
+        resource = self._inventory.channels.get(key)
+        if resource is None:
+            return
+        try:
+            if resource.deleting:
+                await self._finalize(resource)
+            elif FINALIZER not in resource.finalizers:
+                # Before anything is made in the database, so that nothing is left behind. Its event brings us back.
+                await self._kube.set_finalizer(resource, present=True)
+            else:
+                await self._make(resource)
+        except NotObservedYetError:
+            return
+
+    async def _make(self, resource: Resource) -> None:
+        fields: dict[str, Any] = {}
+        failure: BusError | None = None
+        progress = _Progress()
+        try:
+            await self._provision(resource, progress, fields)
+        except BusError as exc:
+            if exc.reason == "Conflict":
+                # Somebody else was faster; what is true now shows at the next look.
+                raise
+            failure = exc
+        await self._reporter.report(resource, progress.conditions(failure), fields)
+        if isinstance(failure, TransientError):
+            raise failure
+
+    async def _provision(self, resource: Resource, progress: "_Progress", fields: dict[str, Any]) -> None:
+        spec = resource.channel_spec()
+        wire_name = spec.wire_name(*resource.key)
+        fields["channel"] = wire_name
+        database = await self._selection.database_of(resource, spec)
+        fields["database"] = {"namespace": database.namespace, "name": database.name}
+        yielding = self._selection.younger_rivals(resource, wire_name, database)
+        usable = self._databases.usable(database)
+
+        secret_name = spec.secret_name(resource.name)
+        present: Mapping[str, str] | None = None
+        refusal: SecretError | None = None
+        try:
+            present = await self._read_binding(resource, secret_name)
+        except SecretError as exc:
+            # The channel can be made all the same, without a credential that could be kept nowhere.
+            refusal = exc
+        held = held_credential(present)
+
+        desired = DesiredChannel.from_spec(spec, namespace=resource.namespace, name=resource.name, uid=resource.uid)
+        desired = replace(desired, owner_reference=f"{desired.owner_reference}@{await self._cluster_id()}")
+        try:
+            async with usable.slots, connect(usable.admin) as connection:
+                with translate(str(usable.admin.endpoint)):
+                    provisioned = await provision.provision(
+                        connection, desired, held, yielding, binding_wanted=refusal is None
+                    )
+        except (ConnectionFailedError, AuthenticationFailedError) as exc:
+            self._wake(database.kind, database.key)
+            raise TransientError(f"{database} is not ready: {exc}", reason="DatabaseUnavailable") from exc
+        if provisioned.actions:
+            logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
+        if any(isinstance(action, CreateChannel) for action in provisioned.actions):
+            self._wake(database.kind, database.key)
+        progress.provisioned = f"channel {wire_name!r} on {usable.admin.endpoint}"
+        fields |= {"peers": provisioned.counts.peers, "backlog": provisioned.counts.backlog}
+        if refusal is not None:
+            raise refusal
+
+        credential = provisioned.issued or _as_issued(held, provisioned.generation)
+        wanted = binding_data(usable.clients, wire_name, spec, credential)
+        if wanted != present:
+            await self._kube.write_binding(resource, secret_name, wanted)
+        progress.current = f"generation {provisioned.generation} in Secret {secret_name}"
+        fields |= {"secretRef": {"name": secret_name}, "credentialGeneration": provisioned.generation}
+
+    async def _read_binding(self, resource: Resource, name: str) -> Mapping[str, str] | None:
+        """The entries of the binding's Secret; None when there is none. Raises SecretError when it is not our own."""
+        secret = await self._kube.read_secret(resource.namespace, name)
+        if secret is None:
+            return None
+        secret.require_owner(resource)
+        return secret.data
+
+    async def _finalize(self, resource: Resource) -> None:
+        """Does what the deletion policy says, then lets the resource go."""
+        if FINALIZER not in resource.finalizers:
+            return
+        policy = str(resource.spec.get("deletionPolicy", "Retain"))
+        wire_name, database = await self._whereabouts(resource)
+        if database is not None and wire_name is not None:
+            try:
+                await self._deprovision(resource, database, wire_name, policy)
+            except BusError as exc:
+                # Retain asks for nothing that needs the server; what the others ask for waits until it is back.
+                if policy != "Retain":
+                    await self._reporter.report(resource, _waiting(policy, exc), {})
+                    if isinstance(exc, TransientError):
+                        raise
+                    return
+                logger.warning("%s: retained channel %r without reaching the database: %s", resource, wire_name, exc)
+        elif policy != "Retain" and wire_name is not None:
+            await self._reporter.tell(
+                resource,
+                warning=True,
+                reason="NotDropped",
+                message=f"deletionPolicy {policy}: its BusDatabase is gone, channel {wire_name!r} was left as it is",
+            )
+        await self._kube.set_finalizer(resource, present=False)
+        self._inventory.remove(resource)
+        for rival in self._selection.rivals_of(resource, wire_name or ""):
+            self._wake(rival.kind, rival.key)
+
+    async def _whereabouts(self, resource: Resource) -> tuple[str | None, Resource | None]:
+        """Wire name and database: as reported, else as specified, for what was made and not reported any more."""
+        wire_name, database = resource.status.get("channel"), self._selection.last_database_of(resource)
+        if "database" in resource.status:
+            return wire_name, database
+        try:
+            spec = resource.channel_spec()
+            return spec.wire_name(*resource.key), await self._selection.database_of(resource, spec)
+        except SpecError:
+            return None, None
+
+    async def _deprovision(self, resource: Resource, database: Resource, wire_name: str, policy: str) -> None:
+        usable = self._databases.usable(database)
+        async with usable.slots, connect(usable.admin) as connection:
+            with translate(str(usable.admin.endpoint)):
+                done = await provision.deprovision(connection, wire_name, resource.uid, policy)
+        if done is None:
+            return
+        dropped = isinstance(done, DropChannel)
+        logger.info("%s: %s channel %r", resource, "dropped" if dropped else "retained", wire_name)
+        if dropped:
+            self._wake(database.kind, database.key)
+        elif policy == "DeleteIfEmpty":
+            await self._reporter.tell(
+                resource,
+                warning=True,
+                reason="NotEmpty",
+                message=f"channel {wire_name!r} still holds messages: it was retained",
+            )
+
+    async def _cluster_id(self) -> str:
+        if self._cluster is None:
+            self._cluster = await self._kube.cluster_id()
+        return self._cluster
+
+
+def _as_issued(held: HeldCredential | None, generation: int | None) -> IssuedCredential:
+    if held is None or generation is None:
+        raise TransientError("the binding vanished while it was looked at", reason="Conflict")
+    return IssuedCredential(held.username, held.password, generation)
+
+
+def _waiting(policy: str, failure: BusError) -> list[Condition]:
+    return [
+        Condition.unknown("Provisioned", "DeletionWaits", f"deletionPolicy {policy}: {failure}"),
+        Condition.unknown("CredentialsCurrent", "Waiting", "the channel is being deleted"),
+    ]
+
+
+class _Progress:
+    """How far reconciling a channel got: the conditions follow from it."""
+
+    def __init__(self) -> None:
+        self.provisioned: str | None = None
+        self.current: str | None = None
+
+    def conditions(self, failure: BusError | None) -> list[Condition]:
+        """Provisioned and CredentialsCurrent, the failure at the first that was not reached."""
+        reason, message = (failure.reason, str(failure)) if failure else ("Waiting", "")
+        if self.provisioned is None:
+            return [
+                Condition.false("Provisioned", reason, message),
+                Condition.unknown("CredentialsCurrent", "Waiting", "the channel is not provisioned"),
+            ]
+        done = Condition.true("Provisioned", "Provisioned", self.provisioned)
+        if self.current is None:
+            return [done, Condition.false("CredentialsCurrent", reason, message)]
+        return [done, Condition.true("CredentialsCurrent", "Current", self.current)]

@@ -1,0 +1,172 @@
+"""Level-triggered reconciliation of BusDatabases: reached, installed, reported; their channels are told."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus_operator import catalog, provision
+from bus_operator.database import AdminConnection, Endpoint, connect, translate
+from bus_operator.errors import BusError, SecretError, SpecError, TransientError
+from bus_operator.inventory import Inventory, Key, Resource
+from bus_operator.kube import Kube
+from bus_operator.model import DatabaseSpec
+from bus_operator.reporting import Reporter, Wake
+from bus_operator.selection import Selection
+from bus_operator.status import Condition
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS_PER_DATABASE = 4
+"""How many channels of one database are reconciled at the same time."""
+
+
+@dataclass
+class KnownDatabase:
+    """What the last reconciliation of a BusDatabase found out; channels use it."""
+
+    generation: int
+    slots: asyncio.Semaphore = field(compare=False, repr=False)
+    admin: AdminConnection | None = None
+    clients: Endpoint | None = None
+    failure: BusError | None = field(default=None, compare=False)
+
+    def changed_since(self, before: "KnownDatabase | None") -> bool:
+        """Whether channels that use the database should look at it again."""
+        return before is None or before != self or (before.failure is None) != (self.failure is None)
+
+
+@dataclass(frozen=True)
+class UsableDatabase:
+    """A database that channels can be made in."""
+
+    slots: asyncio.Semaphore = field(compare=False, repr=False)
+    admin: AdminConnection
+    clients: Endpoint
+
+
+class NotObservedYetError(Exception):
+    """The database has not been looked at since the operator started; once it is, its channels are woken."""
+
+
+class DatabaseReconciler:
+    """Makes the databases agree with the BusDatabases.
+
+    Args:
+        kube: The Kubernetes API.
+        inventory: What the watches saw.
+        selection: Which channels a database concerns.
+        reporter: Where the outcome goes.
+        wake: Asks for a channel to be reconciled soon.
+    """
+
+    def __init__(
+        self, kube: Kube, inventory: Inventory, *, selection: Selection, reporter: Reporter, wake: Wake
+    ) -> None:
+        self._kube = kube
+        self._inventory = inventory
+        self._selection = selection
+        self._reporter = reporter
+        self._wake = wake
+        self._known: dict[Key, KnownDatabase] = {}
+
+    async def reconcile(self, key: Key) -> None:
+        """Looks at one BusDatabase. Raises TransientError when it should be tried again soon."""
+        resource = self._inventory.databases.get(key)
+        if resource is None or resource.deleting:
+            self._known.pop(key, None)
+            self._wake_channels_of(key)
+            return
+        before = self._known.get(key)
+        known = KnownDatabase(
+            resource.generation, before.slots if before else asyncio.Semaphore(CONNECTIONS_PER_DATABASE)
+        )
+        fields: dict[str, Any] = {}
+        try:
+            conditions = await self._observe(resource, known, fields)
+        except BusError as exc:
+            known.failure = exc
+            conditions = _failed(exc, reached=known.admin is not None)
+        self._known[key] = known
+        # First: reporting may fail, and then this change would not be seen as one again.
+        if known.changed_since(before):
+            self._wake_channels_of(key)
+        await self._reporter.report(resource, conditions, fields | {"lastProbeTime": self._reporter.now()})
+        if isinstance(known.failure, TransientError):
+            raise known.failure
+
+    def usable(self, database: Resource) -> UsableDatabase:
+        """How to use a database.
+
+        Raises:
+            NotObservedYetError: It has not been looked at yet.
+            SpecError: It is not ready. It has its own retries, and wakes its channels when it is back.
+        """
+        known = self._known.get(database.key)
+        if known is None:
+            raise NotObservedYetError
+        if known.failure is not None or known.admin is None or known.clients is None:
+            raise SpecError(f"{database} is not ready: {known.failure}", reason="DatabaseUnavailable")
+        return UsableDatabase(known.slots, known.admin, known.clients)
+
+    def secret_of(self, key: Key) -> str | None:
+        """The name of the Secret that a BusDatabase refers to."""
+        resource = self._inventory.databases.get(key)
+        try:
+            return resource.database_spec().connection_secret_ref.name if resource else None
+        except SpecError:
+            return None
+
+    async def _observe(self, resource: Resource, known: KnownDatabase, fields: dict[str, Any]) -> list[Condition]:
+        spec = resource.database_spec()
+        admin = await self._admin_connection(resource, spec)
+        async with connect(admin) as connection:
+            known.admin = admin
+            with translate(str(admin.endpoint)):
+                observed, actions = await provision.install(connection)
+                channels = await catalog.count_channels(connection)
+        if actions:
+            logger.info("%s: %s", resource, ", ".join(map(str, actions)))
+        known.clients = admin.endpoint.for_clients(spec.client_endpoint)
+        fields |= {
+            # Without what distributions append, "15.18 (Debian 15.18-0+deb12u1)".
+            "serverVersion": observed.server_version.split()[0],
+            "pgmqVersion": observed.pgmq_version,
+            "schemaVersion": observed.schema_version,
+            "channels": channels,
+        }
+        return [
+            Condition.true("Reachable", "Connected", f"connected to {admin.endpoint} as {admin.username}"),
+            Condition.true("Installed", "Installed", f"schema version {observed.schema_version}"),
+        ]
+
+    async def _admin_connection(self, resource: Resource, spec: DatabaseSpec) -> AdminConnection:
+        reference = spec.connection_secret_ref
+        name = f"Secret {resource.namespace}/{reference.name}"
+        secret = await self._kube.read_secret(resource.namespace, reference.name)
+        if secret is None:
+            raise SecretError(
+                f"{name} does not exist: create it with the key {reference.key!r} holding an administrator's URI"
+                " (postgresql://user:password@host:5432/dbname)",
+                reason="SecretNotFound",
+            )
+        try:
+            return AdminConnection.from_secret(secret.data, reference.key)
+        except SecretError as exc:
+            raise SecretError(f"{name}: {exc}") from exc
+
+    def _wake_channels_of(self, key: Key) -> None:
+        for channel in self._selection.channels_of(key):
+            self._wake(channel.kind, channel.key)
+
+
+def _failed(failure: BusError, *, reached: bool) -> list[Condition]:
+    if reached:
+        return [
+            Condition.true("Reachable", "Connected", "connected"),
+            Condition.false("Installed", failure.reason, str(failure)),
+        ]
+    return [
+        Condition.false("Reachable", failure.reason, str(failure)),
+        Condition.unknown("Installed", "Waiting", "the database cannot be reached"),
+    ]

@@ -1,0 +1,77 @@
+"""What users see of a reconciliation: the status of the resource, and an Event when its summary changed."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bus_operator import status
+from bus_operator.errors import BusError
+from bus_operator.inventory import Inventory, Key, Resource
+from bus_operator.kube import Kube
+from bus_operator.status import Condition
+
+logger = logging.getLogger(__name__)
+
+Wake = Callable[[str, Key], None]
+"""Asks for a resource (kind, key) to be reconciled soon."""
+
+PROBE_TIME_INTERVAL = timedelta(minutes=10)
+"""`lastProbeTime` alone is written no more often than this: a write to every database each minute helps nobody."""
+
+
+def utc_now() -> datetime:
+    """The current time."""
+    return datetime.now(UTC)
+
+
+class Reporter:
+    """Writes statuses and Events."""
+
+    def __init__(self, kube: Kube, inventory: Inventory, wake: Wake, clock: Callable[[], datetime] = utc_now) -> None:
+        self._kube = kube
+        self._inventory = inventory
+        self._wake = wake
+        self._clock = clock
+
+    def now(self) -> str:
+        """The current time as a status writes it."""
+        return status.timestamp(self._clock())
+
+    async def report(self, resource: Resource, conditions: Sequence[Condition], fields: Mapping[str, Any]) -> None:
+        """Writes the status when it changed, and an Event when the summary did."""
+        now = self._clock()
+        summary = status.ready(conditions)
+        previous = resource.status.get("conditions", [])
+        wanted = {
+            **fields,
+            "observedGeneration": resource.generation,
+            "conditions": status.merge(previous, [*conditions, summary], generation=resource.generation, now=now),
+        }
+        if not _worth_writing(resource, wanted, now):
+            return
+        written = await self._kube.patch_status(resource, wanted)
+        if written is None:
+            self._inventory.remove(resource)
+            return
+        if self._inventory.put(written):
+            # The answer is ahead of the watch and holds a change by somebody else.
+            self._wake(written.kind, written.key)
+        before = status.find(previous, "Ready") or {}
+        if (before.get("status"), before.get("reason")) != (summary.status, summary.reason):
+            await self.tell(resource, warning=summary.status != "True", reason=summary.reason, message=summary.message)
+
+    async def tell(self, resource: Resource, *, warning: bool, reason: str, message: str) -> None:
+        """Posts an Event; one that cannot be posted, as in a namespace that is going away, holds nothing up."""
+        try:
+            await self._kube.post_event(resource, warning=warning, reason=reason, message=message)
+        except BusError as exc:
+            logger.warning("%s: Event %s was not posted: %s", resource, reason, exc)
+
+
+def _worth_writing(resource: Resource, wanted: Mapping[str, Any], now: datetime) -> bool:
+    changed = {name for name, value in wanted.items() if resource.status.get(name) != value}
+    if changed != {"lastProbeTime"}:
+        return bool(changed)
+    last = datetime.fromisoformat(resource.status["lastProbeTime"]) if "lastProbeTime" in resource.status else None
+    return last is None or now - last >= PROBE_TIME_INTERVAL

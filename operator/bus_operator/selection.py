@@ -1,0 +1,113 @@
+"""Which BusDatabase a BusChannel is in, and which BusChannels want the same name there."""
+
+from collections.abc import Iterable
+
+from bus_operator.errors import ChannelConflictError, SpecError
+from bus_operator.inventory import Inventory, Key, Resource
+from bus_operator.kube import Kube
+from bus_operator.model import ChannelSpec, Uid
+
+
+class Selection:
+    """Answers from the inventory; asks the API server for the labels of namespaces only."""
+
+    def __init__(self, kube: Kube, inventory: Inventory) -> None:
+        self._kube = kube
+        self._inventory = inventory
+
+    async def database_of(self, channel: Resource, spec: ChannelSpec) -> Resource:
+        """The BusDatabase that the channel names, is in already or gets by default, if its namespace may use it.
+
+        Raises:
+            SpecError: DatabaseNotFound, NamespaceNotAllowed, NoDefaultDatabase or AmbiguousDefault.
+        """
+        if spec.database_ref is not None:
+            named = spec.database_ref.namespace or channel.namespace, spec.database_ref.name
+            return await self._existing(channel, named, "create it, or correct spec.databaseRef")
+        if "secretRef" in channel.status:
+            # A default is chosen once, as with StorageClass: another one must not lead pods away from their messages.
+            return await self._existing(channel, _used(channel), "the channel is in that one: create it again")
+        return await self._default(channel)
+
+    async def _existing(self, channel: Resource, key: Key | None, remedy: str) -> Resource:
+        found = self._inventory.databases.get(key) if key else None
+        name = "/".join(key) if key else ""
+        if found is None or found.deleting:
+            raise SpecError(f"there is no BusDatabase {name}: {remedy}", reason="DatabaseNotFound")
+        if not await self._allowed(found, channel.namespace):
+            raise SpecError(
+                f"BusDatabase {name} does not allow namespace {channel.namespace}: its owner can allow it in"
+                " spec.allowedNamespaces",
+                reason="NamespaceNotAllowed",
+            )
+        return found
+
+    async def _default(self, channel: Resource) -> Resource:
+        defaults = list(self._inventory.defaults())
+        own = [item for item in defaults if item.namespace == channel.namespace]
+        others = [item for item in defaults if await self._allowed(item, channel.namespace)] if not own else []
+        candidates = own or others
+        if not candidates:
+            raise SpecError(
+                f"no BusDatabase is the default for namespace {channel.namespace}: set spec.databaseRef, or"
+                " spec.default: true on a BusDatabase that allows this namespace",
+                reason="NoDefaultDatabase",
+            )
+        if len(candidates) > 1:
+            names = ", ".join(sorted(f"{item.namespace}/{item.name}" for item in candidates))
+            raise SpecError(
+                f"several BusDatabases are the default ({names}): set spec.databaseRef, or keep one default",
+                reason="AmbiguousDefault",
+            )
+        return candidates[0]
+
+    async def _allowed(self, database: Resource, namespace: str) -> bool:
+        try:
+            allowed = database.database_spec().allowed_namespaces
+        except SpecError:
+            return False
+        labels = await self._kube.namespace_labels(namespace) if allowed.selector is not None else {}
+        return allowed.allows(database.namespace, namespace, labels)
+
+    def last_database_of(self, channel: Resource) -> Resource | None:
+        """The BusDatabase that the channel's status names, as long as it exists."""
+        used = _used(channel)
+        return self._inventory.databases.get(used) if used else None
+
+    def channels_of(self, database: Key) -> Iterable[Resource]:
+        """The BusChannels that a change of this BusDatabase may concern, also those that look for a default."""
+        for channel in self._inventory.channels.values():
+            reference = channel.spec.get("databaseRef")
+            if reference is None or (reference.get("namespace", channel.namespace), reference["name"]) == database:
+                yield channel
+
+    def rivals_of(self, channel: Resource, wire_name: str) -> list[Resource]:
+        """Other BusChannels that say they have this wire name, in whatever database."""
+        return [
+            other
+            for other in self._inventory.channels.values()
+            if other.uid != channel.uid and other.status.get("channel") == wire_name
+        ]
+
+    def younger_rivals(self, channel: Resource, wire_name: str, database: Resource) -> frozenset[Uid]:
+        """Those that give way to this channel: in one database the oldest BusChannel has the name.
+
+        Raises:
+            ChannelConflictError: When there is an older one.
+        """
+        younger = set()
+        for rival in self.rivals_of(channel, wire_name):
+            if _used(rival) != database.key:
+                continue
+            if (rival.created, rival.uid) < (channel.created, channel.uid):
+                raise ChannelConflictError(
+                    f"channel {wire_name!r} belongs to the older {rival}: choose another spec.channel,"
+                    " or delete that one first"
+                )
+            younger.add(rival.uid)
+        return frozenset(younger)
+
+
+def _used(channel: Resource) -> Key | None:
+    reference = channel.status.get("database")
+    return (reference["namespace"], reference["name"]) if reference else None
