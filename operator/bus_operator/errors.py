@@ -38,6 +38,12 @@ class SpecError(BusError):
     reason = "InvalidSpec"
 
 
+class StartError(BusError):
+    """The operator's process cannot start in its surroundings."""
+
+    reason = "StartFailed"
+
+
 class SecretError(SpecError):
     """A Secret is missing, may not be read, or does not hold what it should."""
 

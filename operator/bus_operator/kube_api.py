@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
+
+from bus_operator.errors import StartError
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -23,12 +26,15 @@ TIMEOUT = 30.0
 
 @asynccontextmanager
 async def connect() -> AsyncIterator["KubeApi"]:
-    """The cluster this process runs in, else the current kubeconfig context."""
+    """The cluster this process runs in, else the current kubeconfig's. Raises StartError when there is neither."""
     configuration = Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        try:
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, yaml.YAMLError) as exc:
+            raise StartError(f"this is no pod with a service account, and the kubeconfig is of no use: {exc}") from exc
     async with ApiClient(configuration) as client:
         yield KubeApi(client)
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import kopf
@@ -13,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator import handlers, kube_api, logs
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
 from bus_operator.controller import Controller
-from bus_operator.errors import BusError
+from bus_operator.errors import BusError, StartError
 from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
@@ -54,25 +56,54 @@ class Operator:
         self._health = HealthServer(lambda: self._webhook.healthy)
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT, which kopf listens for."""
-        registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._controller)
-        await self._health.start(self._settings.health_port)
-        helpers: asyncio.Future[Any] = asyncio.gather(self._controller.run(), self._serve_webhook())
-        watches: asyncio.Future[Any] = asyncio.ensure_future(
-            kopf.operator(registry=registry, settings=handlers.settings(), clusterwide=True, standalone=True)
-        )
+        """Runs until SIGTERM or SIGINT. Raises StartError when a port cannot be had."""
+        stop = asyncio.Event()
+        _on_signals(stop.set)
+        with _listening("BUS_HEALTH_PORT", self._settings.health_port):
+            await self._health.start(self._settings.health_port)
+        end_watching = asyncio.Event()
+        parts = [
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(self._controller.run()),
+            asyncio.create_task(self._serve_webhook()),
+        ]
+        watching = asyncio.create_task(self._watch(stop, end_watching))
         try:
-            await asyncio.wait([helpers, watches], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*parts, watching], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (helpers, watches):
+            # kopf is the last to go: it would wait for all other tasks of the loop.
+            for task in parts:
                 task.cancel()
-            results = await asyncio.gather(helpers, watches, return_exceptions=True)
+            results = await asyncio.gather(*parts, return_exceptions=True)
             await self._webhook.stop()
             await self._health.stop()
+            if self._controller.listed.is_set():
+                end_watching.set()
+            else:
+                watching.cancel()
+            results += await asyncio.gather(watching, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _watch(self, stop: asyncio.Event, end: asyncio.Event) -> None:
+        # Not before the definitions are there: kopf looks for them once.
+        await self._controller.listed.wait()
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, self._controller)
+        started = asyncio.Event()
+        signals = asyncio.create_task(_take_signals_back(started, stop.set))
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=handlers.settings(),
+                clusterwide=True,
+                standalone=True,
+                ready_flag=started,
+                stop_flag=end,
+            )
+        finally:
+            signals.cancel()
 
     async def _serve_webhook(self) -> None:
         """Listens as soon as there is a certificate, and keeps it and its authority current."""
@@ -81,10 +112,14 @@ class Operator:
             try:
                 await self._certificate.ensure()
                 if not started:
-                    await self._webhook.start(None, self._settings.webhook_port, self._certificate.ssl_context)
+                    port = self._settings.webhook_port
+                    with _listening("BUS_WEBHOOK_PORT", port):
+                        await self._webhook.start(None, port, self._certificate.ssl_context)
                     started = True
                 if self._certificate.ca_bundle is not None:
                     await ensure_ca_bundle(self._api, self._settings.webhook_configuration, self._certificate.ca_bundle)
+            except StartError:
+                raise
             except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
                 logger.warning("webhook certificate: %s", exc)
             await asyncio.sleep(CERTIFICATE_CHECK if started else CERTIFICATE_RETRY)
@@ -98,20 +133,39 @@ class Operator:
         return resource.channel_spec().secret_name(channel) if resource is not None else None
 
 
+def _on_signals(callback: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, callback)
+
+
+async def _take_signals_back(started: asyncio.Event, callback: Callable[[], None]) -> None:
+    """kopf installs handlers of its own when it starts; with those, our tasks would be the last to hear of the end."""
+    await started.wait()
+    _on_signals(callback)
+
+
+@contextmanager
+def _listening(variable: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StartError(f"cannot listen on port {port}, choose another in {variable}: {exc}") from exc
+
+
 async def run(settings: Settings) -> None:
-    """Runs the operator."""
+    """Runs the operator. Raises StartError when it cannot even start."""
     async with kube_api.connect() as api:
         await Operator(settings, api).run()
 
 
 def main() -> None:
-    """The console script. Exit status: 0 asked to stop, 1 failed, 2 wrong settings."""
+    """The console script. Exit status: 0 asked to stop, 1 failed, 2 wrong usage."""
     if sys.argv[1:]:
         print("usage: bus-operator\n\nIt is set up by environment variables (BUS_*), as the Helm chart sets them.")  # noqa: T201
         sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else 2)
     try:
         settings = Settings.from_environment()
+        logs.configure(settings.log_level, settings.log_format)
+        asyncio.run(run(settings))
     except BusError as exc:
         sys.exit(f"bus-operator: {exc}")
-    logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(run(settings))
