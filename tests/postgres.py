@@ -128,10 +128,17 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def _memory() -> str | None:
+    """A file system in memory, if there is one with room: making and dropping tables takes a third less time there."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 4 << 30
+    return str(shared) if roomy else None
+
+
 def start_server(version: int, *options: str) -> Server:
     """Initialises and starts a server of its own; the caller calls `remove()`."""
     user = _unprivileged_user()
-    directory = Path(tempfile.mkdtemp(prefix=f"pgmq-bus-pg{version}-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"pgmq-bus-pg{version}-", dir=_memory()))
     directory.chmod(0o755)
     programs = binaries(version)
     if not _reachable(programs, user):
