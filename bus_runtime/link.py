@@ -172,7 +172,8 @@ class LogLink:
             return
         await self._publisher.close(seconds)
         durable = self._session.options.peer is not None
-        await self._reader.close(acknowledge=durable and not self._refused)
+        # Also before leaving for good: the last one to leave lets the log be trimmed.
+        await self._reader.close(acknowledge=not self._refused)
         self._reader = None
         try:
             await self._backend.leave_channel(self._session.channel, self._session.membership.queue, forget=not durable)
