@@ -35,12 +35,12 @@ demo: setup  ## The main job, end to end, on a real cluster: from kubectl apply 
 	$(RUN)/python -m hack.demo
 
 .PHONY: test
-test: lint servers cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
-	$(RUN)/pytest $(PYTEST_FLAGS)
+test: lint test-fast cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
+	$(RUN)/pytest -m cluster $(PYTEST_FLAGS)
 
 .PHONY: test-fast
 test-fast: setup servers  ## All tests that need no cluster, in under two minutes
-	$(RUN)/pytest -m "not cluster" $(PYTEST_FLAGS)
+	$(RUN)/pytest -m "not cluster" --numprocesses 2 --dist worksteal $(PYTEST_FLAGS)
 
 .PHONY: lint
 lint: setup  ## Format, lint, types, import boundaries
