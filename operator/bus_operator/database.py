@@ -75,6 +75,8 @@ class AdminConnection:
             parts = urlsplit(uri.strip())
             query = _query(parts.query)
             port = parts.port or int(query.get("port", 5432))
+            if not 0 < port < 65536:
+                raise ValueError(port)
         except ValueError:
             # Not chained: what is taken for a port is often the end of a password with an unescaped character.
             raise SecretError(
@@ -92,7 +94,7 @@ class AdminConnection:
                     f"the connection URI names no {name.split(' ', 1)[1]}: write postgresql://user:password@host:5432/dbname"
                 )
         return cls(
-            endpoint=Endpoint(host, port, database, _ssl_mode(query)),
+            endpoint=Endpoint(_host(host), port, database, _ssl_mode(query)),
             username=username,
             password=unquote(parts.password) if parts.password else query.get("password"),
         )
@@ -112,7 +114,7 @@ class AdminConnection:
         if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
             raise SecretError("its key 'port' is not a port number")
         return cls(
-            endpoint=Endpoint(data["host"], int(port), data["dbname"], _ssl_mode(data)),
+            endpoint=Endpoint(_host(data["host"]), int(port), data["dbname"], _ssl_mode(data)),
             username=data["username"],
             password=data["password"],
         )
@@ -128,6 +130,16 @@ def _hostname(authority: str) -> str:
     """The host of an authority as it is written: `urlsplit` would lower a directory's name."""
     host = authority.rpartition("@")[2]
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _host(name: str) -> str:
+    if not name.startswith("/"):
+        try:
+            # As the resolver will; its UnicodeError would look like a defect.
+            name.encode("idna")
+        except UnicodeError:
+            raise SecretError("its host is no host name: a part is empty or longer than 63 characters") from None
+    return name
 
 
 def _ssl_mode(settings: Mapping[str, str]) -> str:
@@ -194,11 +206,11 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
         match error:
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return AuthenticationFailedError(
-                    f"{where} refuses the administrator's credential: {error}. Check the connection Secret."
+                    f"{where} refuses the administrator's credential: {_text(error)}. Check the connection Secret."
                 )
             case asyncpg.InsufficientPrivilegeError():
                 return InsufficientPrivilegeError(
-                    f"{where}: the administrator's credential lacks a right: {error}."
+                    f"{where}: the administrator's credential lacks a right: {_text(error)}."
                     " It needs CREATEROLE and INHERIT, and must own the database."
                 )
             case (
@@ -207,9 +219,14 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
                 | asyncpg.TooManyConnectionsError()
                 | asyncpg.CannotConnectNowError()
             ):
-                return ConnectionFailedError(f"{where}: {error}")
+                return ConnectionFailedError(f"{where}: {_text(error)}")
             case asyncpg.PostgresError():
-                return TransientError(f"{where}: {error} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
+                return TransientError(f"{where}: {_text(error)} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
             case OSError() | asyncpg.InterfaceError():  # TimeoutError is an OSError and has no text of its own
                 return ConnectionFailedError(f"{where} cannot be reached: {str(error) or 'it does not answer'}")
         return None
+
+
+def _text(error: asyncpg.PostgresError) -> str:
+    """The server's words with detail and hint, as one line for a condition."""
+    return " ".join(str(error).split()).rstrip(".")
