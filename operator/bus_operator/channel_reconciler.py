@@ -122,6 +122,7 @@ class ChannelReconciler:
             raise TransientError(f"{database} is not ready: {exc}", reason="DatabaseUnavailable") from exc
         if provisioned.actions:
             logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
+            self._wake_rivals_of(resource, wire_name)
         if any(isinstance(action, CreateChannel) for action in provisioned.actions):
             self._wake(database.kind, database.key)
         progress.provisioned = f"channel {wire_name!r} on {usable.admin.endpoint}"
@@ -170,8 +171,7 @@ class ChannelReconciler:
             )
         await self._kube.set_finalizer(resource, present=False)
         self._inventory.remove(resource)
-        for rival in self._selection.rivals_of(resource, wire_name or ""):
-            self._wake(rival.kind, rival.key)
+        self._wake_rivals_of(resource, wire_name)
 
     async def _whereabouts(self, resource: Resource) -> tuple[str | None, Resource | None]:
         """Wire name and database: as reported, else as specified, for what was made and not reported any more."""
@@ -202,6 +202,10 @@ class ChannelReconciler:
                 reason="NotEmpty",
                 message=f"channel {wire_name!r} still holds messages: it was retained",
             )
+
+    def _wake_rivals_of(self, resource: Resource, wire_name: str | None) -> None:
+        for rival in self._selection.rivals_of(resource, wire_name):
+            self._wake(rival.kind, rival.key)
 
     async def _cluster_id(self) -> str:
         if self._cluster is None:

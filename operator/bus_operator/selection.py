@@ -81,16 +81,19 @@ class Selection:
             if reference is None or (reference.get("namespace", channel.namespace), reference["name"]) == database:
                 yield channel
 
-    def rivals_of(self, channel: Resource, wire_name: str) -> list[Resource]:
-        """Other BusChannels that say they have this wire name, in whatever database."""
+    def rivals_of(self, channel: Resource, wire_name: str | None) -> list[Resource]:
+        """Other BusChannels that want this wire name, in whatever database."""
         return [
             other
             for other in self._inventory.channels.values()
-            if other.uid != channel.uid and other.status.get("channel") == wire_name
+            if wire_name is not None and other.uid != channel.uid and other.status.get("channel") == wire_name
         ]
 
     def younger_rivals(self, channel: Resource, wire_name: str, database: Resource) -> frozenset[Uid]:
         """Those that give way to this channel: in one database the oldest BusChannel has the name.
+
+        The API server's clock counts seconds. Of two that are equally old neither gives way: the one that has the
+        channel in the database keeps it.
 
         Raises:
             ChannelConflictError: When there is an older one.
@@ -99,12 +102,13 @@ class Selection:
         for rival in self.rivals_of(channel, wire_name):
             if _used(rival) != database.key:
                 continue
-            if (rival.created, rival.uid) < (channel.created, channel.uid):
+            if rival.created < channel.created:
                 raise ChannelConflictError(
                     f"channel {wire_name!r} belongs to the older {rival}: choose another spec.channel,"
                     " or delete that one first"
                 )
-            younger.add(rival.uid)
+            if rival.created > channel.created:
+                younger.add(rival.uid)
         return frozenset(younger)
 
 

@@ -1,0 +1,75 @@
+"""The real operator, as a process with the rights that the chart gives it, on a real API server and PostgreSQL."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import postgres
+import pytest
+from control_plane import KubeClient, Manifest
+from operator_process import Operator, install_chart
+from operator_world import Namespace, World
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """One server is enough here: what differs between versions is in tests/database."""
+    running = postgres.start_server(18)
+    try:
+        postgres.create_template(running)
+        yield running
+    finally:
+        running.remove()
+
+
+@pytest.fixture(scope="session")
+def operator(
+    kube: KubeClient, definitions: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """The operator's process; tests that end it start it again."""
+    assert definitions
+    kubeconfig = install_chart(kube, tmp_path_factory.mktemp("operator"))
+    process = Operator(kubeconfig, kubeconfig.parent / "log")
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def world(kube: KubeClient, operator: Operator, server: postgres.Server) -> Iterator[World]:
+    """Makes namespaces, databases and manifests; all of them are gone after the test."""
+    operator.require_running()
+    made = World(kube, operator, server)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def namespace(world: World) -> Namespace:
+    """A namespace whose Secrets the operator may use."""
+    return world.namespace(f"test-{secrets.token_hex(4)}")
+
+
+@pytest.fixture(scope="session")
+def _fragile_server() -> Iterator[postgres.Server]:
+    running = postgres.start_server(18)
+    try:
+        postgres.create_template(running)
+        yield running
+    finally:
+        running.remove()
+
+
+@pytest.fixture
+def fragile_server(_fragile_server: postgres.Server) -> postgres.Server:
+    """A server that tests stop and start; it runs when a test begins."""
+    if _fragile_server.process is None:
+        _fragile_server.start()
+    return _fragile_server

@@ -1,0 +1,156 @@
+"""Deleting BusChannels: what becomes of the messages, and that it works without the database where it can."""
+
+import asyncpg
+import postgres
+import pytest
+from control_plane import wait_until
+from operator_world import Namespace, Ref, World
+
+
+async def with_messages(world: World, namespace: Namespace, policy: str) -> tuple[postgres.Database, Ref]:
+    """A channel in which three messages wait for the peer `worker`."""
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    channel = namespace.channel(deletionPolicy=policy)
+    channel.wait_ready()
+    async with namespace.login() as login:
+        await login.publish(await login.join(), 1, 2, 3)
+    return created, channel
+
+
+async def channels_in(database: postgres.Database) -> list[str]:
+    async with database.session() as session:
+        return [row["name"] for row in await session.fetch("select name from pgmq_bus.channel order by name")]
+
+
+async def test_retain(world: World, namespace: Namespace) -> None:
+    """The messages wait for the BusChannel to come back; the credential does not."""
+    created, channel = await with_messages(world, namespace, "Retain")
+    binding = namespace.secret("orders-bus") or {}
+    channel.delete()
+    channel.wait_gone()
+    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(binding["uri"])
+
+    again = namespace.channel(deletionPolicy="Retain")
+    again.wait_ready()
+    assert (namespace.secret("orders-bus") or {})["password"] != binding["password"]
+    async with namespace.login() as login:
+        assert await login.read(await login.join()) == [1, 2, 3]
+
+
+async def test_delete(world: World, namespace: Namespace) -> None:
+    created, channel = await with_messages(world, namespace, "Delete")
+    binding = namespace.secret("orders-bus") or {}
+    channel.delete()
+    channel.wait_gone()
+    assert await channels_in(created) == []
+    async with created.session() as session:
+        assert await session.fetchval("select count(*) from pgmq.meta") == 0
+        role = binding["username"].replace("login", "channel").rpartition("_")[0]
+        for name in (binding["username"], role):
+            assert (name, await session.fetchval("select to_regrole($1)::text", name)) == (name, None)
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(binding["uri"])
+    database = Ref(world.kube, "busdatabases", namespace.name, "main")
+    wait_until(lambda: database.status["channels"] == 0, "it is not counted any more")
+
+
+async def test_delete_if_empty(world: World, namespace: Namespace) -> None:
+    created, channel = await with_messages(world, namespace, "DeleteIfEmpty")
+    empty = namespace.channel("empty", deletionPolicy="DeleteIfEmpty")
+    empty.wait_ready()
+    empty.delete()
+    channel.delete()
+    empty.wait_gone()
+    channel.wait_gone()
+    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    message = f"channel '{namespace.name}.orders' still holds messages: it was retained"
+    assert ("Warning", "NotEmpty", message) in channel.events()
+
+
+async def test_retain_without_the_server(world: World, namespace: Namespace, fragile_server: postgres.Server) -> None:
+    created = await world.postgres(server=fragile_server)
+    namespace.database(created.dsn)
+    channel = namespace.channel()
+    channel.wait_ready()
+    fragile_server.stop()
+    channel.delete()
+    channel.wait_gone()
+    # Whenever the server is back, so are the messages, for a BusChannel of that name.
+    fragile_server.start()
+    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    namespace.channel().wait_ready()
+
+
+@pytest.mark.parametrize("policy", ["Delete", "DeleteIfEmpty"])
+async def test_delete_waits_for_the_server(
+    world: World, namespace: Namespace, fragile_server: postgres.Server, policy: str
+) -> None:
+    created = await world.postgres(server=fragile_server)
+    namespace.database(created.dsn)
+    channel = namespace.channel(deletionPolicy=policy)
+    channel.wait_ready()
+    fragile_server.stop()
+    channel.delete()
+    message = channel.wait_for("DeletionWaits")["message"]
+    assert message.startswith(f"deletionPolicy {policy}: ")
+    assert f"127.0.0.1:{fragile_server.port}" in message
+    wait_until(lambda: [event[1] for event in channel.events()][-1] == "DeletionWaits", "an Event says so")
+    fragile_server.start()
+    channel.wait_gone()
+    assert await channels_in(created) == []
+    # Once, however often it was tried.
+    assert [event[1] for event in channel.events()].count("DeletionWaits") == 1
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+async def test_the_busdatabase_is_deleted_first(world: World, namespace: Namespace, policy: str) -> None:
+    """As when a whole namespace is deleted: nothing may wait for ever. What is in the database stays."""
+    created, channel = await with_messages(world, namespace, policy)
+    Ref(world.kube, "busdatabases", namespace.name, "main").delete()
+    channel.wait_for("DatabaseNotFound")
+    channel.delete()
+    channel.wait_gone()
+    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    told = [event for event in channel.events() if event[1] == "NotDropped"]
+    assert len(told) == (policy == "Delete")
+
+
+async def test_a_channel_that_never_was_made(world: World, namespace: Namespace) -> None:
+    channel = namespace.channel(database="missing", deletionPolicy="Delete")
+    channel.wait_for("DatabaseNotFound")
+    channel.delete()
+    channel.wait_gone()
+
+
+async def test_the_loser_of_a_conflict_deletes_nothing(world: World, namespace: Namespace) -> None:
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    namespace.channel("owner", channel="the-name").wait_ready()
+    async with created.session() as session:
+        # Another cluster's: this one has no BusChannel of it.
+        await session.execute(
+            "update pgmq_bus.channel set owner_uid = 'elsewhere', owner_reference = 'shop/orders@other'"
+        )
+    loser = namespace.channel("loser", channel="the-name", deletionPolicy="Delete")
+    loser.wait_for("ChannelConflict")
+    loser.delete()
+    loser.wait_gone()
+    assert await channels_in(created) == ["the-name"]
+
+
+async def test_made_anew_at_once(world: World, namespace: Namespace) -> None:
+    """The Secret of the one before is still there, as garbage collection takes its time: it passes on."""
+    _, channel = await with_messages(world, namespace, "Retain")
+    old = channel.get()["metadata"]["uid"]
+    channel.delete()
+    channel.wait_gone()
+    again = namespace.channel()
+    again.wait_ready()
+    owners = namespace.raw_secret("orders-bus")["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == [again.get()["metadata"]["uid"]]
+    assert owners[0]["uid"] != old
+    async with namespace.login() as login:
+        assert await login.read(await login.join()) == [1, 2, 3]

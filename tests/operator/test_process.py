@@ -1,0 +1,106 @@
+"""The process around it all: what it needs to start, its probes, its log."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from control_plane import wait_until
+from operator_process import Operator, free_port
+from operator_world import Namespace, World
+
+
+def test_probes(operator: Operator) -> None:
+    operator.require_running()
+    assert operator.probe("/healthz") == 200
+    assert operator.probe("/readyz") == 200
+    assert operator.probe("/metrics-of-old") == 404
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "message"),
+    [
+        ({"BUS_RESYNC_SECONDS": "often"}, 1,
+         "bus-operator: BUS_RESYNC_SECONDS: Input should be a valid number, unable to parse string as a number\n"),
+        ({"KUBECONFIG": "/no/such/file"}, 1,
+         "bus-operator: this is no pod with a service account, and the kubeconfig is of no use: "),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_start_with(operator: Operator, settings: dict[str, str], status: int, message: str) -> None:
+    got, output = operator.run_to_end(**settings)
+    assert got == status
+    assert message in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("variable", ["BUS_HEALTH_PORT", "BUS_WEBHOOK_PORT"])
+def test_a_port_that_is_taken(operator: Operator, variable: str) -> None:
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ports = {"BUS_HEALTH_PORT": str(free_port()), "BUS_WEBHOOK_PORT": str(free_port())} | {variable: str(port)}
+        status, output = operator.run_to_end(**ports)
+    assert status == 1
+    (line,) = (line for line in output.splitlines() if line.startswith("bus-operator: "))
+    assert line.startswith(f"bus-operator: cannot listen on port {port}, choose another in {variable}: ")
+    assert "Traceback" not in output
+
+
+def test_it_waits_for_an_api_server_that_is_not_there(operator: Operator, tmp_path: Path, apiserver: Path) -> None:
+    """And ends when it is asked to, before it has begun."""
+    text = apiserver.read_text()
+    (server,) = (line.split()[1] for line in text.splitlines() if line.strip().startswith("server:"))
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.touch(mode=0o600)
+    kubeconfig.write_text(text.replace(server, f"https://127.0.0.1:{free_port()}"))
+    lonely = Operator(kubeconfig, tmp_path / "log")
+    lonely.start(wait_ready=False)
+    wait_until(lambda: lonely.probe("/healthz") == 200, "it lives")
+    assert lonely.probe("/readyz") == 503
+    wait_until(lambda: lonely.log.count("cannot list what is there") >= 2, "it tries again")
+    status, seconds = lonely.terminate()
+    assert status == 0
+    assert seconds < 10
+    assert "Traceback" not in lonely.log
+
+
+async def test_no_secret_reaches_the_log(world: World, namespace: Namespace, operator: Operator) -> None:
+    """At the most talkative level, with everything that carries a password going right and wrong.
+
+    As JSON; what all the tests before have left in the log is text.
+    """
+    operator.terminate()
+    begin = len(operator.log)
+    operator.start(BUS_LOG_FORMAT="json")
+    created = await world.postgres(installed=False)
+    namespace.database(created.dsn)
+    channel = namespace.channel()
+    channel.wait_ready()
+    marker = "hunter2-in-the-clear"
+    bad = {
+        "slash": f"postgresql://postgres:{marker}/@db:5432/app",
+        "scheme": f"{marker}://db",
+        "wrong": world.server.uri(created.name, password=marker),
+        "port": f"postgresql://postgres:x@127.0.0.1:{marker}/app",
+        "nowhere": f"postgresql://postgres:{marker}@127.0.0.1:{free_port()}/app",
+    }
+    for name, uri in bad.items():
+        namespace.database(uri, name)
+    namespace.put_secret("orders-bus", {"password": marker})
+    wait_until(lambda: channel.status["credentialGeneration"] == 2, "the binding was restored")
+    reasons = ("SecretInvalid", "AuthenticationFailed", "ConnectionFailed")
+    for name in bad:
+        wait_until(lambda name=name: world.database_reason(namespace, name) in reasons, f"{name} is refused")
+    operator.terminate()
+    log = operator.log[begin:]
+    operator.start()
+
+    secret = namespace.secret("orders-bus") or {}
+    assert f"{namespace.name}/orders" in log
+    assert f"{namespace.name}/wrong" in log
+    for value in (marker, world.server.password, secret["password"], created.dsn, secret["uri"]):
+        assert value not in operator.log
+    assert "Traceback" not in operator.log
+    for line in log.splitlines():
+        assert json.loads(line).keys() >= {"time", "level", "logger", "message"}
