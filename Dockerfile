@@ -2,7 +2,7 @@
 # The base must have Python >= 3.11 with venv and ca-certificates.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-FROM ${BASE_IMAGE} AS dependencies
+FROM ${BASE_IMAGE} AS tools
 # For builders behind a mirror or a proxy; unset, they are not there.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
@@ -13,20 +13,29 @@ RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install hatchling==1.33.0 uv==0.13.9 \
     && python3 -m venv --without-pip /opt/pgmq-bus
 WORKDIR /src
-# pip, because it takes any index or mirror, where uv would find its lock outdated; the lock's hashes hold either way.
+
+# By itself, so that a change of the linters' settings, say, does not install everything again. Of the file only
+# the content may matter: some builders go by its time too.
+FROM tools AS requirements
 COPY pyproject.toml uv.lock ./
 RUN /opt/build/bin/uv export --frozen --quiet --no-default-groups --extra operator --extra direct \
-        --no-emit-project --no-annotate --output-file /tmp/requirements.txt \
-    && /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install \
-        --require-hashes --only-binary :all: --requirement /tmp/requirements.txt
+        --no-emit-project --no-annotate --no-header --output-file /requirements.txt \
+    && touch --date=@0 /requirements.txt
+
+# pip, because it takes any index or mirror, where uv would find its lock outdated; the lock's hashes hold either way.
+FROM tools AS dependencies
+COPY --from=requirements /requirements.txt /requirements.txt
+RUN /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install \
+        --require-hashes --only-binary :all: --requirement /requirements.txt
 
 # The project by itself, beside its dependencies: a change of the source makes a layer of its own size again, no more.
 FROM dependencies AS project
-COPY README.md LICENSE CHANGELOG.md ./
+COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY bus_runtime bus_runtime
 COPY operator operator
 RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheels . \
-    && /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install --no-deps --no-warn-script-location --root /project /tmp/wheels/*.whl
+    && /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install --no-deps --no-warn-script-location \
+        --root /project /tmp/wheels/*.whl
 
 FROM ${BASE_IMAGE}
 # With a name: some libraries ask for the user's.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import binaries
 from .console import ClusterError, duration, say
-from .layout import DEFAULT_NAME, Layout
+from .layout import DEFAULT_NAME, Layout, cache_directory
 from .providers import PROVIDERS, VARIABLE, choose
 from .recipes import RECIPES, recipe
 from .state import lock
@@ -17,7 +17,8 @@ from .state import lock
 EPILOG = f"""\
 The environment variable {VARIABLE} chooses the kind of cluster ({", ".join(PROVIDERS)}). Unset, it is kind where a
 Docker daemon answers and kind is installed, else one of our own, which takes root, and Go once. The cluster of the
-current kubeconfig context is used with {VARIABLE}=current alone.
+current kubeconfig context is used with {VARIABLE}=current alone. The Kubernetes binary and the images are kept in
+{cache_directory()}; once no cluster is up, that directory may be deleted.
 """
 
 

@@ -55,12 +55,12 @@ class Containerd:
         """Remove the earlier builds of an image: other tags of its name. What running containers need stays."""
         repository = image.rpartition(":")[0]
         digests = {line.split()[0]: line.split()[2] for line in run(self._ctr("images", "ls")).splitlines()[1:]}
-        earlier = [n for n in digests if n.rpartition(":")[0] == repository and digests[n] != digests[image]]
-        # Beside each name Kubernetes keeps one made of the image's identifier.
-        stale = {digests[name] for name in earlier}
-        earlier += [name for name, digest in digests.items() if name.startswith("sha256:") and digest in stale]
+        earlier = {n for n in digests if n.rpartition(":")[0] == repository and digests[n] != digests[image]}
+        # Beside each name Kubernetes keeps one made of the image's identifier, which alone would keep the image.
+        kept = {digests[name] for name in digests if not name.startswith("sha256:") and name not in earlier}
+        earlier |= {name for name, digest in digests.items() if name.startswith("sha256:") and digest not in kept}
         if earlier:
-            run(self._ctr("images", "rm", *earlier))
+            run(self._ctr("images", "rm", *sorted(earlier)))
 
     def remove_containers(self) -> None:
         """Remove all containers, whose processes have been ended.

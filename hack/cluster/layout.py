@@ -6,6 +6,7 @@ directory; what belongs to one cluster is below `state` and `runtime` and vanish
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -59,7 +60,10 @@ class Layout:
         """
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
             raise ClusterError(f"{name!r} cannot name a cluster: at most 32 lower-case letters, digits and hyphens")
-        return cls(name, cache_directory(), _runtime_directory() / name)
+        cache = cache_directory()
+        # Clusters of one name may be kept in several caches: what is not kept must not be shared either.
+        key = hashlib.sha256(os.fsencode(cache)).hexdigest()[:8]
+        return cls(name, cache, _runtime_directory() / key / name)
 
     @property
     def clusters(self) -> Path:

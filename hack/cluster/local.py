@@ -124,12 +124,12 @@ class LocalCluster:
                     f"cluster {layout.name} is there and {kind}: run `down` first, or give another --name"
                 )
             return state, False
-        # Whatever is there without its memory was left by a removal that was cut short near its end.
-        remnants.delete([layout.state, layout.runtime])
         with lock(layout, "_machine"):
             known = dict(others(layout))
             if self._with_node:
                 self._require_sole_node(known)
+            # Whatever is there without its memory was left by a removal that was cut short near its end.
+            remnants.delete([layout.state, layout.runtime])
             taken = {port for other in known.values() for port in other.ports.values()}
             ports = free_ports(NODE_PORTS if self._with_node else CONTROL_PLANE_PORTS, taken)
             kernel = network.kernel_settings() if self._with_node else {}
