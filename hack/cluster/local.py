@@ -94,10 +94,11 @@ class LocalCluster:
 
     def load(self, recipe: Recipe) -> str:
         """Build an image, put it on the node and return its full name."""
-        if not self._containerd.answers():
-            raise ClusterError(f"cluster {self._layout.name} has no running node: run `up` first")
         buildah = Buildah(self._layout)
-        with lock(self._layout, "_images"):
+        # The first lock keeps the node from being taken away meanwhile, the second other clusters from the images.
+        with lock(self._layout, self._layout.name), lock(self._layout, "_images"):
+            if not self._containerd.answers():
+                raise ClusterError(f"cluster {self._layout.name} has no running node: run `up` first")
             base = buildah.base()
             with step(f"building {recipe.moving}"):
                 identifier = buildah.build(recipe.moving, recipe.context, recipe.dockerfile, {"BASE_IMAGE": base})
