@@ -46,3 +46,8 @@ def held_credential(data: Mapping[str, str] | None) -> HeldCredential | None:
     if data is None or not data.get("username") or not data.get("password"):
         return None
     return HeldCredential(data["username"], data["password"])
+
+
+def is_current(present: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
+    """Whether a binding holds what it should; what else is in it is nobody's business."""
+    return present is not None and all(present.get(key) == value for key, value in wanted.items())

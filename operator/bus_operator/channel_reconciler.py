@@ -8,7 +8,7 @@ from typing import Any
 from bus_operator import provision
 from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
 from bus_operator.apply import IssuedCredential
-from bus_operator.binding import binding_data, held_credential
+from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.database import connect, translate
 from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
 from bus_operator.errors import (
@@ -132,7 +132,7 @@ class ChannelReconciler:
 
         credential = provisioned.issued or _as_issued(held, provisioned.generation)
         wanted = binding_data(usable.clients, wire_name, spec, credential)
-        if wanted != present:
+        if not is_current(present, wanted):
             await self._kube.write_binding(resource, secret_name, wanted)
         progress.current = f"generation {provisioned.generation} in Secret {secret_name}"
         fields |= {"secretRef": {"name": secret_name}, "credentialGeneration": provisioned.generation}

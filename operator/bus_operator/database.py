@@ -206,7 +206,7 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
         match error:
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return AuthenticationFailedError(
-                    f"{where} refuses the administrator's credential: {_text(error)}. Check the connection Secret."
+                    f"{where} refuses the administrator's credential: {_text(error)}. Check its user and password."
                 )
             case asyncpg.InsufficientPrivilegeError():
                 return InsufficientPrivilegeError(

@@ -5,7 +5,8 @@ from typing import Any
 import kopf
 
 from bus_operator.controller import Controller
-from bus_operator.kube import GROUP, PLURALS, VERSION
+from bus_operator.kube import PLURALS
+from bus_operator.model import GROUP, VERSION
 
 
 def register(registry: kopf.OperatorRegistry, controller: Controller) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
-from bus_operator.model import ChannelSpec, DatabaseSpec, Uid
+from bus_operator.model import ChannelSpec, DatabaseSpec, Uid, describe
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -86,11 +86,6 @@ def _parsed(model: type[_Spec], resource: Resource) -> _Spec:
         return model.model_validate(resource.spec)
     except ValidationError as exc:
         raise SpecError(describe(exc)) from exc
-
-
-def describe(error: ValidationError) -> str:
-    """A validation error as one line: path and what is wrong, without the values."""
-    return "; ".join(f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
 
 
 class Inventory:

@@ -15,9 +15,8 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator.errors import SecretError, SpecError, TransientError
 from bus_operator.inventory import Key, Resource
 from bus_operator.kube_api import KubeApi, message_of
+from bus_operator.model import GROUP, VERSION
 
-GROUP = "pgmqbus.dev"
-VERSION = "v1alpha1"
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 FINALIZER = f"{GROUP}/finalizer"
 CHANNEL_LABEL = f"{GROUP}/channel"

@@ -8,10 +8,14 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal, NewType
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from bus_operator import naming
+
+GROUP = "pgmqbus.dev"
+VERSION = "v1alpha1"
 
 Uid = NewType("Uid", str)
 """A Kubernetes object's UID, or what `busctl` uses in its place."""
@@ -165,3 +169,20 @@ class ChannelSpec(_Spec):
     def secret_name(self, name: str) -> str:
         """The name of the Secret that holds the binding."""
         return self.credentials.secret_name or naming.binding_secret(name)
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error as one line: path and what is wrong, without the values, for one may be a password."""
+    return "; ".join(f"{'.'.join(('spec', *map(str, item['loc'])))}: {_problem(item)}" for item in error.errors())
+
+
+def _problem(item: ErrorDetails) -> str:
+    match item["type"]:
+        case "extra_forbidden":
+            return "unknown field"
+        case "model_type":
+            return "must be a mapping"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case _:
+            return item["msg"]

@@ -181,7 +181,7 @@ async def test_a_missing_right_is_named(make_administrator, superuser, attribute
 async def test_a_wrong_password_is_an_authentication_failure(make_administrator):
     owned = await make_administrator()
     wrong = AdminConnection(owned.admin.endpoint, owned.admin.username, "wrong")
-    with pytest.raises(AuthenticationFailedError, match="Check the connection Secret"):
+    with pytest.raises(AuthenticationFailedError, match="Check its user and password"):
         async with connect(wrong):
             pass
 

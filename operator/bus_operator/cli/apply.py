@@ -12,7 +12,7 @@ import click
 from bus_operator import provision
 from bus_operator.actions import DesiredChannel
 from bus_operator.apply import IssuedCredential
-from bus_operator.binding import binding_data, held_credential
+from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.cli import bindings
 from bus_operator.cli.manifests import Manifest, read_channels
 from bus_operator.database import AdminConnection, connect, translate
@@ -61,7 +61,8 @@ def apply(files: Sequence[IO[str]], uri: str, root: Path | None, namespace: str)
         click.echo(f"skipped {line}: only BusChannels are applied, --database says where", err=True)
     if not channels:
         raise SpecError("there is no BusChannel in what was given")
-    _refuse_shared_directories(channels)
+    if root is not None:
+        _refuse_shared_directories(channels)
     failed = asyncio.run(_apply(AdminConnection.from_uri(uri), channels, root))
     if failed:
         sys.exit(1)
@@ -118,7 +119,7 @@ async def _apply_channel(
     if issued is None:
         raise SpecError(f"binding directory {directory} vanished meanwhile: run the same command again")
     wanted = binding_data(admin.endpoint, desired.name, channel.spec, issued)
-    if wanted != present:
+    if not is_current(present, wanted):
         bindings.write(directory, wanted)
         done += f"; wrote {directory}"
     return done

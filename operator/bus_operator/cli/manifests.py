@@ -1,5 +1,6 @@
 """Reads manifests from files, as `kubectl apply -f` takes them."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -8,9 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
-from bus_operator.inventory import describe
-from bus_operator.kube import GROUP, VERSION
-from bus_operator.model import ChannelSpec
+from bus_operator.model import GROUP, VERSION, ChannelSpec, describe
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What the API server accepts as the name of a namespace and, by a rule of the definition, of a BusChannel."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class Manifest:
     name: str
     spec: ChannelSpec
 
+    @property
+    def wire_name(self) -> str:
+        """The channel's name in the database."""
+        return self.spec.wire_name(self.namespace, self.name)
+
     def __str__(self) -> str:
         return f"BusChannel {self.namespace}/{self.name}"
 
@@ -29,49 +36,81 @@ def read_channels(files: Sequence[IO[str]], default_namespace: str) -> tuple[lis
     """The BusChannels in `files`, and a line about each document that is something else.
 
     Raises:
-        SpecError: For what is no YAML, no Kubernetes object, or not a valid BusChannel; names file and field.
+        SpecError: For what is no YAML, no Kubernetes object, not a valid BusChannel, or there twice; names file and
+            field.
     """
     channels: list[Manifest] = []
     skipped: list[str] = []
     for file in files:
         for document in _documents(file):
             kind = document.get("kind")
-            name = (document.get("metadata") or {}).get("name")
             if kind == "BusChannel":
                 channels.append(_channel(file.name, document, default_namespace))
             else:
+                name = _metadata(document).get("name")
                 skipped.append(f"{kind or 'document without kind'}/{name or '?'} in {file.name}")
-    seen: set[tuple[str, str]] = set()
-    for channel in channels:
-        if (channel.namespace, channel.name) in seen:
-            raise SpecError(f"{channel} is there twice: keep one")
-        seen.add((channel.namespace, channel.name))
+    _require_distinct(channels)
     return channels, skipped
+
+
+def _require_distinct(channels: Sequence[Manifest]) -> None:
+    owners: dict[str, Manifest] = {}
+    for channel in channels:
+        other = owners.setdefault(channel.wire_name, channel)
+        if other is channel:
+            continue
+        if (other.namespace, other.name) == (channel.namespace, channel.name):
+            raise SpecError(f"{channel} is there twice: keep one")
+        raise SpecError(f"{channel} has the channel {channel.wire_name!r} of {other}: choose another spec.channel")
 
 
 def _documents(file: IO[str]) -> Iterator[dict[str, Any]]:
     try:
         for document in yaml.safe_load_all(file):
-            if document is None:
-                continue
-            if not isinstance(document, dict):
-                raise SpecError(f"{file.name}: a manifest is a mapping with apiVersion, kind and metadata")
-            yield document
+            yield from _objects(file.name, document)
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise SpecError(f"{file.name}: not valid YAML: {exc}") from exc
+
+
+def _objects(file: str, document: Any) -> Iterator[dict[str, Any]]:
+    """The document, or what is in it if it is a List, as `kubectl get -o yaml` prints several."""
+    if document is None:
+        return
+    if not isinstance(document, dict):
+        raise SpecError(f"{file}: a manifest is a mapping with apiVersion, kind and metadata")
+    if document.get("kind") == "List":
+        for item in document.get("items") or ():
+            yield from _objects(file, item)
+    else:
+        yield document
+
+
+def _metadata(document: dict[str, Any]) -> dict[str, Any]:
+    metadata = document.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _channel(file: str, document: dict[str, Any], default_namespace: str) -> Manifest:
     version = document.get("apiVersion")
     if version != f"{GROUP}/{VERSION}":
         raise SpecError(f"{file}: BusChannel has apiVersion {version!r}: write {GROUP}/{VERSION}")
-    metadata = document.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(name, str) or not name:
+    metadata = _metadata(document)
+    if not metadata.get("name"):
         raise SpecError(f"{file}: a BusChannel needs metadata.name")
+    # Not for form's sake: the name becomes that of a directory.
+    name = _label(file, "metadata.name", metadata["name"])
+    namespace = _label(file, "metadata.namespace", metadata.get("namespace") or default_namespace)
     try:
         spec = ChannelSpec.model_validate(document.get("spec") or {})
     except ValidationError as exc:
         raise SpecError(f"{file}: BusChannel {name}: {describe(exc)}") from exc
-    namespace = document["metadata"].get("namespace") or default_namespace
-    return Manifest(str(namespace), name, spec)
+    return Manifest(namespace, name, spec)
+
+
+def _label(file: str, field: str, value: object) -> str:
+    if not isinstance(value, str) or not _LABEL.fullmatch(value):
+        raise SpecError(
+            f"{file}: {field} {value!r} must be lower-case letters, digits and '-', at most 63, beginning and ending"
+            " with a letter or digit"
+        )
+    return value
