@@ -27,7 +27,7 @@ class Settings(BaseModel):
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
-    resync_seconds: Annotated[float, Field(ge=1)] = 60
+    resync_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
     workers: Annotated[int, Field(ge=1, le=64)] = 8
 
     @property

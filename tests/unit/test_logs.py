@@ -1,0 +1,52 @@
+"""The operator's log lines."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from bus_operator import logs
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("kopf", "aiohttp.access", "kubernetes")}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, value in levels.items():
+        logging.getLogger(name).setLevel(value)
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json")
+    logging.getLogger("bus_operator.x").info('two\nlines of "%s" in 東京', "text")
+    logging.getLogger("bus_operator.x").debug("not this one")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logging.getLogger("bus_operator.x").exception("it failed")
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert first.pop("time").endswith("+00:00")
+    assert first == {"level": "info", "logger": "bus_operator.x", "message": 'two\nlines of "text" in 東京'}
+    assert (second["level"], second["message"]) == ("error", "it failed")
+    assert second["exception"].endswith("ValueError: why")
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("WARNING", "text")
+    logging.getLogger("bus_operator.x").info("not this one")
+    logging.getLogger("bus_operator.x").warning("%d channels", 3)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("WARNING bus_operator.x: 3 channels")
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "ERROR"])
+def test_kopf_is_never_talkative(level: str) -> None:
+    """At DEBUG it would log whole resources."""
+    logs.configure(level, "text")
+    assert not logging.getLogger("kopf.objects").isEnabledFor(logging.INFO)
+    assert logging.getLogger("kopf").isEnabledFor(logging.ERROR)
