@@ -133,7 +133,18 @@ class KubeClient:
             # A definition that is accepted may still have been found wanting.
             assert found["NamesAccepted"] == "True", found
             assert "NonStructuralSchema" not in found, found
+            collection = f"/apis/{GROUP}/{VERSION}/{manifest['spec']['names']['plural']}"
+            wait_until(lambda collection=collection: self._serves(collection), f"{collection} is served")
         return {manifest["spec"]["names"]["kind"]: manifest for manifest in manifests}
+
+    def _serves(self, collection: str) -> bool:
+        """An established definition's storage may still be getting ready."""
+        try:
+            return self.get(collection) is not None
+        except ApiError as error:
+            if error.status in (429, 503):
+                return False
+            raise
 
 
 def _established(definition: Manifest) -> dict[str, str] | None:

@@ -75,7 +75,7 @@ class Operator:
             "BUS_HEALTH_PORT": str(self.health_port),
             "BUS_RESYNC_SECONDS": str(RESYNC_SECONDS),
             "BUS_LOG_LEVEL": "DEBUG",
-            "BUS_LOG_FORMAT": "text",
+            "BUS_LOG_FORMAT": "json",
         } | settings  # fmt: skip
 
     @property

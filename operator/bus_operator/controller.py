@@ -21,6 +21,9 @@ SECRET_WATCH_PAUSE = 5.0
 LIST_PAUSE = 1.0
 """Seconds between attempts to list the resources at the start, such as while their definitions are not installed."""
 
+LIST_INTERVAL = 600.0
+"""Seconds between later listings: when kopf's watch is broken for long, it never tells what was deleted meanwhile."""
+
 
 class Item(NamedTuple):
     """A key of the work queue."""
@@ -44,6 +47,7 @@ class Controller:
     def __init__(self, kube: Kube, *, resync: float, workers: int) -> None:
         self.inventory = Inventory()
         self.listed = asyncio.Event()
+        """Set once everything was listed."""
         self._kube = kube
         self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers)
         self._reconciler = Reconciler(
@@ -56,36 +60,54 @@ class Controller:
 
     async def run(self) -> None:
         """Works until it is cancelled. Begins when it has seen everything: half a picture would look like a fault."""
-        await self._list_all()
+        while True:
+            if await self.look_at_all():
+                break
+            await asyncio.sleep(LIST_PAUSE)
         self.listed.set()
         try:
-            await self._queue.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._queue.run())
+                group.create_task(self._look_again())
         finally:
             for _, task in self._secret_watches.values():
                 task.cancel()
 
-    async def _list_all(self) -> None:
+    async def look_at_all(self) -> bool:
+        """Lists both kinds, and takes what is new and what is gone from there. Returns whether it could."""
+        try:
+            listings = {kind: await self._kube.list_resources(kind) for kind in PLURALS}
+        except (BusError, ApiException) as exc:
+            logger.warning("cannot list what is there: %s", exc)
+            return False
+        for kind, listing in listings.items():
+            for resource in listing.resources:
+                if self.inventory.put(resource):
+                    self._queue.add(Item(kind, resource.key))
+            there = {resource.uid for resource in listing.resources}
+            for resource in tuple(self.inventory.of(kind).values()):
+                if resource.uid not in there and listing.is_newer_than(resource):
+                    self._remove(resource)
+        return True
+
+    async def _look_again(self) -> None:
         while True:
-            try:
-                found = [item for kind in PLURALS for item in await self._kube.list_resources(kind)]
-                break
-            except (BusError, ApiException) as exc:
-                logger.warning("cannot list what is there: %s; trying again in %.0f s", exc, LIST_PAUSE)
-                await asyncio.sleep(LIST_PAUSE)
-        for resource in found:
-            self.inventory.put(resource)
-            self._queue.add(Item(resource.kind, resource.key))
+            await asyncio.sleep(LIST_INTERVAL)
+            await self.look_at_all()
 
     def observe(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Takes a watch event; `event` is DELETED, ADDED, MODIFIED or None for what was there at the start."""
         resource = Resource.from_body(body)
-        item = Item(resource.kind, resource.key)
         if event == "DELETED":
-            self.inventory.remove(resource)
-            self._queue.forget(item)
-            self._queue.add(item)
+            self._remove(resource)
         elif self.inventory.put(resource):
-            self._queue.add(item)
+            self._queue.add(Item(resource.kind, resource.key))
+
+    def _remove(self, resource: Resource) -> None:
+        item = Item(resource.kind, resource.key)
+        self.inventory.remove(resource)
+        self._queue.forget(item)
+        self._queue.add(item)
 
     async def _reconcile(self, item: Item) -> float | None:
         if item.kind == "BusDatabase":

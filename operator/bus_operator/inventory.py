@@ -13,6 +13,11 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 
+def comes_before(version: str, other: str) -> bool:
+    """Compares resource versions, which are numbers that grow (KEP-5504); False when one is none."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
+
+
 @dataclass(frozen=True)
 class Resource:
     """A custom resource as the watch delivered it, without what nobody needs (managedFields)."""
@@ -35,9 +40,8 @@ class Resource:
         return self.namespace, self.name
 
     def is_older_than(self, other: "Resource") -> bool:
-        """Whether the API server stored it before the other: its versions can be compared as numbers (KEP-5504)."""
-        ours, theirs = self.resource_version, other.resource_version
-        return ours.isdecimal() and theirs.isdecimal() and int(ours) < int(theirs)
+        """Whether the API server stored it before the other."""
+        return comes_before(self.resource_version, other.resource_version)
 
     def asks_for_work(self, before: "Resource | None") -> bool:
         """Whether it is more than the echo of a status that was written."""

@@ -13,7 +13,7 @@ import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SecretError, SpecError, TransientError
-from bus_operator.inventory import Key, Resource
+from bus_operator.inventory import Key, Resource, comes_before
 from bus_operator.kube_api import KubeApi, message_of
 from bus_operator.model import GROUP, VERSION
 
@@ -64,6 +64,18 @@ class Secret:
             )
 
 
+@dataclass(frozen=True)
+class Listing:
+    """All resources of a kind as they were at one moment."""
+
+    resource_version: str
+    resources: list[Resource]
+
+    def is_newer_than(self, resource: Resource) -> bool:
+        """Whether the resource would be listed if it were there."""
+        return comes_before(resource.resource_version, self.resource_version)
+
+
 class Kube:
     """The API calls that reconciling makes. Raises TransientError for what may pass, SpecError for what will not."""
 
@@ -94,12 +106,13 @@ class Kube:
                 return None
             raise
 
-    async def list_resources(self, kind: str) -> list[Resource]:
+    async def list_resources(self, kind: str) -> "Listing":
         """All resources of a kind."""
         with _translated(f"the list of {PLURALS[kind]}"):
             body = await self._api.get(f"/apis/{GROUP}/{VERSION}/{PLURALS[kind]}")
         # The items of a list come without their kind.
-        return [Resource.from_body(item | {"kind": kind}) for item in body["items"]]
+        resources = [Resource.from_body(item | {"kind": kind}) for item in body["items"]]
+        return Listing(body["metadata"]["resourceVersion"], resources)
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """The Secret, or None when there is none. Raises SecretError when it may not be read."""
