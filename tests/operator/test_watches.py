@@ -40,6 +40,16 @@ async def test_a_secret_that_is_corrected(world: World, namespace: Namespace) ->
     database.wait_ready(seconds=AT_ONCE)
 
 
+async def test_a_large_secret_that_is_corrected(world: World, namespace: Namespace) -> None:
+    """Beside the URI it holds what somebody else needs; Secrets may be as large as a megabyte."""
+    certificates = {"certificates.pem": "x" * 700_000}
+    namespace.put_secret("main-admin", {"uri": "no URI"} | certificates)
+    database = namespace.database(None)
+    database.wait_for("SecretInvalid")
+    namespace.put_secret("main-admin", {"uri": (await world.postgres()).dsn} | certificates)
+    database.wait_ready(seconds=AT_ONCE)
+
+
 async def test_another_secret(world: World, namespace: Namespace) -> None:
     """The watch moves to the Secret that is referred to now."""
     uri = (await world.postgres()).dsn
