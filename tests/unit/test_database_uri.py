@@ -148,7 +148,7 @@ def test_the_password_is_not_in_the_representation():
 @pytest.mark.parametrize(
     ("error", "expected", "reason", "told"),
     [
-        (asyncpg.InvalidPasswordError("no"), AuthenticationFailedError, "AuthenticationFailed", "connection Secret"),
+        (asyncpg.InvalidPasswordError("no"), AuthenticationFailedError, "AuthenticationFailed", "user and password"),
         (asyncpg.InvalidAuthorizationSpecificationError("no"), AuthenticationFailedError, "AuthenticationFailed", "no"),
         (asyncpg.InvalidCatalogNameError("gone"), ConnectionFailedError, "ConnectionFailed", "gone"),
         (asyncpg.InsufficientPrivilegeError("x"), InsufficientPrivilegeError, "InsufficientPrivilege", "CREATEROLE"),
