@@ -36,7 +36,6 @@ async def test_ready(world: World, namespace: Namespace) -> None:
     probed = datetime.fromisoformat(status["lastProbeTime"])
     assert timedelta() <= datetime.now(UTC) - probed < timedelta(seconds=30)
     wait_until(lambda: database.events() == [("Normal", "Ready", "everything is in place")], "its Event")
-    # The table that kubectl prints.
     namespace.channel()
     wait_until(lambda: database.status["channels"] == 1, "the channel is counted")
 
