@@ -12,7 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from bus_runtime.backend import LogBackend
+from bus_runtime.backend import LogBackend, Membership
 from bus_runtime.backoff import Backoff, OutageLog
 from bus_runtime.errors import AccessDeniedError, BackendError, PublishError, RejectedError, UnavailableError
 from bus_runtime.session import Session
@@ -83,8 +83,11 @@ class Publisher:
 
     async def _flush(self) -> None:
         refusals = 0
+        refused: Membership | None = None
         while batch := self._take():
             membership = self._session.membership
+            # If the reader has joined anew meanwhile, to renew that membership would leave its peer behind.
+            refusals = refusals if membership is refused else 0
             try:
                 if refusals > 1:
                     membership = await self._session.renew(membership)
@@ -94,6 +97,7 @@ class Publisher:
             except RejectedError as exc:
                 self._separate(batch, exc)
             except AccessDeniedError as exc:
+                refused = membership
                 # As in LogReader: the second refusal tells, and then the membership is renewed, once.
                 if refusals > 1:
                     _fail(batch, exc)

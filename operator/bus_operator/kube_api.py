@@ -16,7 +16,6 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import StartError
 
-JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
