@@ -39,12 +39,14 @@ def test_everything_public_exists_and_is_documented() -> None:
     assert (Path(bus_runtime.__file__).parent / "py.typed").exists()
 
 
-def test_importing_loads_nothing_of_kubernetes_pipecat_or_pgmq() -> None:
+def test_importing_loads_nothing_of_kubernetes_pipecat_or_pgmq_and_no_cryptography() -> None:
     code = (
         "import sys, bus_runtime, bus_runtime.testing; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert not {"kopf", "kubernetes", "pipecat", "bus_operator", "pgmq", "loguru", "aiohttp"} & set(loaded.split())
+    assert not {"kopf", "kubernetes", "pipecat", "bus_operator", "pgmq", "loguru", "aiohttp", "cryptography"} & set(
+        loaded.split()
+    )
 
 
 @pytest.mark.parametrize(
