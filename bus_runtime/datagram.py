@@ -47,7 +47,7 @@ _ANNOUNCEMENT = struct.Struct(">QI")
 _COUNTER = struct.Struct(">Q")
 _LENGTH = struct.Struct(">H")
 
-#: Bytes of JSON that fit into one datagram, each message with `LENGTH_SIZE` more.
+#: Bytes of JSON that travel in one datagram, each message with `LENGTH_SIZE` more.
 CAPACITY = MAX_DATAGRAM - _HEADER_SIZE - _TAG_SIZE - _ANNOUNCEMENT.size
 LENGTH_SIZE = _LENGTH.size
 
@@ -86,6 +86,25 @@ def named_key(datagram: bytes) -> bytes | None:
 def fits(payloads: Sequence[bytes]) -> bool:
     """Whether these messages can travel along in one datagram."""
     return sum(map(len, payloads)) + LENGTH_SIZE * len(payloads) <= CAPACITY
+
+
+def portions(payloads: Sequence[bytes], at_most: int) -> list[tuple[int, Sequence[bytes]]]:
+    """The messages in order, in portions that each fit into a datagram, with the index of each portion's first one.
+
+    Empty when one is too large or it would take more than `at_most`: then none travels, because behind a gap a reader
+    has to look at the log anyway.
+    """
+    starts: list[int] = []
+    room = 0
+    for index, payload in enumerate(payloads):
+        size = len(payload) + LENGTH_SIZE
+        if size > room:
+            if size > CAPACITY or len(starts) == at_most:
+                return []
+            starts.append(index)
+            room = CAPACITY
+        room -= size
+    return [(start, payloads[start:end]) for start, end in itertools.pairwise([*starts, len(payloads)])]
 
 
 class Sealer:
