@@ -1,8 +1,9 @@
 -- Who may call what. Runs as pgmq_bus_owner after the functions were created; the roles exist.
-revoke all on schema pgmq_bus, pgmq_bus_v1 from public, pgmq_bus_client;
+revoke all on schema pgmq_bus, pgmq_bus_v1, pgmq_bus_channel from public, pgmq_bus_client;
 revoke all on all tables in schema pgmq_bus from public, pgmq_bus_client;
 revoke all on all sequences in schema pgmq_bus from public, pgmq_bus_client;
-grant usage on schema pgmq_bus_v1 to pgmq_bus_client;
+-- What is in pgmq_bus_channel is granted to each channel's own role, when its functions are made.
+grant usage on schema pgmq_bus_v1, pgmq_bus_channel to pgmq_bus_client;
 
 alter default privileges for role pgmq_bus_owner revoke execute on functions from public;
 revoke all on all functions in schema pgmq_bus, pgmq_bus_v1 from public;

@@ -1,5 +1,6 @@
 -- The whole schema at the current version, for a database that has none.
--- Runs as pgmq_bus_owner inside the installing transaction; the schemas pgmq_bus and pgmq_bus_v1 exist and are empty.
+-- Runs as pgmq_bus_owner inside the installing transaction; the schemas pgmq_bus, pgmq_bus_v1 and pgmq_bus_channel exist
+-- and are empty.
 -- Keep in step with migrations/: a test compares a migrated database with a fresh one.
 
 create table pgmq_bus.installation (
@@ -19,27 +20,49 @@ create table pgmq_bus.channel (
     wake text not null unique,
     owner_uid text,
     owner_reference text,
-    durability text not null check (durability in ('Sync', 'Async')),
+    durability text not null constraint channel_durability_check check (durability in ('Sync', 'Async', 'Unlogged')),
     self_delivery boolean not null,
     max_peers integer not null check (max_peers > 0),
     max_message_bytes integer not null check (max_message_bytes > 0),
     max_connections integer not null check (max_connections > 0),
     peer_timeout interval not null check (peer_timeout > interval '0'),
-    created_at timestamptz not null default now()
-);
+    created_at timestamptz not null default now(),
+    max_age interval check (max_age > interval '0'),
+    max_messages bigint check (max_messages > 0),
+    max_bytes bigint check (max_bytes > 0),
+    doorbell_key bytea not null default sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
+        check (octet_length(doorbell_key) = 32),
+    roster bigint not null default 1,
+    functions_fingerprint text
+) with (fillfactor = 50);
 comment on table pgmq_bus.channel is 'One row per channel. A publisher holds its row lock to the end of its transaction: that is the total order.';
 comment on column pgmq_bus.channel.queue is 'The PGMQ queue that is this channel''s log: pgmq.q_<queue>.';
 comment on column pgmq_bus.channel.role is 'NOLOGIN role whose members may use the channel.';
 comment on column pgmq_bus.channel.wake is 'Unguessable LISTEN name: NOTIFY has no access control.';
+comment on column pgmq_bus.channel.doorbell_key is 'What peers encrypt their datagrams with; changes with the credentials.';
+comment on column pgmq_bus.channel.roster is 'Version of what publishers know about the peers: grows whenever a peer comes, goes or is woken in another way.';
+comment on column pgmq_bus.channel.functions_fingerprint is 'Fingerprint of this channel''s functions in pgmq_bus_channel as installed.';
 comment on column pgmq_bus.channel.owner_uid is 'UID of the BusChannel that manages this row; null when it was deleted and the channel retained for its return.';
 
 create table pgmq_bus.channel_state (
     channel_id integer primary key references pgmq_bus.channel on delete cascade,
     trimmed bigint not null default 0,
-    trim_after timestamptz not null default '-infinity'
+    trim_after timestamptz not null default '-infinity',
+    measured_to bigint not null default 0,
+    measured_bytes bigint not null default 0,
+    jumped_from bigint not null default 0,
+    jumped_to bigint not null default 0
 ) with (fillfactor = 50);
 comment on table pgmq_bus.channel_state is 'What trimming writes, apart from the row that publishers lock.';
 comment on column pgmq_bus.channel_state.trimmed is 'Messages up to this id are gone from the log.';
+comment on column pgmq_bus.channel_state.measured_to is 'Where there is a byte limit: the messages after trimmed and up to this id have measured_bytes bytes.';
+comment on column pgmq_bus.channel_state.jumped_to is 'After a crash ids go on from here, those after jumped_from were never given: see pgmq_bus.recover.';
+
+-- Empty after a crash or a failover, which is when the end of a log may be lost; a clean restart keeps it.
+create unlogged table pgmq_bus.channel_alive (
+    channel_id integer primary key references pgmq_bus.channel on delete cascade
+);
+comment on table pgmq_bus.channel_alive is 'A row for each channel that was published to, or made, since the server last crashed.';
 
 create table pgmq_bus.login (
     role name primary key,
@@ -67,21 +90,34 @@ create table pgmq_bus.peer (
     host text,
     runtime text,
     joined_at timestamptz not null default clock_timestamp(),
+    id bigint generated always as identity,
+    address text check (length(address) between 1 and 100),
+    listens boolean not null default false,
+    is_foreign boolean not null default false,
+    former_queue text collate "C",
     unique (channel_id, name)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 200);
+create index peer_former_queue_idx on pgmq_bus.peer (former_queue) where former_queue is not null;
 comment on table pgmq_bus.peer is 'One row per peer: its cursor over the channel''s log.';
 comment on column pgmq_bus.peer.queue is 'The opaque queue name that join handed out.';
 comment on column pgmq_bus.peer.name is 'A durable peer''s name; null for a peer that lives as long as its process.';
+comment on column pgmq_bus.peer.id is 'What the log calls the peer: the queue name is a secret.';
+comment on column pgmq_bus.peer.address is 'Where its doorbell is: address and port of a UDP socket.';
+comment on column pgmq_bus.peer.listens is 'It is woken by NOTIFY: doorbells do not reach it.';
+comment on column pgmq_bus.peer.is_foreign is 'It speaks the reference client''s protocol: it reads by long polls and rings no doorbells.';
+comment on column pgmq_bus.peer.former_queue is 'The queue name of the process from which this durable peer was taken over last.';
 comment on column pgmq_bus.peer.acknowledged is 'Everything up to this id is done.';
-comment on column pgmq_bus.peer.delivered is 'The highest id ever handed out.';
-comment on column pgmq_bus.peer.position is 'The next implicit read starts after this id; a redelivery sets it back to acknowledged.';
-comment on column pgmq_bus.peer.visible_at is 'From then on, what is delivered and not acknowledged is delivered again.';
+comment on column pgmq_bus.peer.delivered is 'The highest id handed out, as far as the peer has told.';
+comment on column pgmq_bus.peer.position is 'Long polls only: the next one starts after this id; a redelivery sets it back to acknowledged.';
+comment on column pgmq_bus.peer.visible_at is 'Long polls only: from then on, what is delivered and not acknowledged is delivered again.';
 
 -- The one place that decides whether this session may act as a peer: the login is a member of the channel's role, and
 -- the queue belongs to that channel. to_regrole makes a vanished role a denial instead of an error that tells.
 create view pgmq_bus.membership as
 select
     p.queue,
+    p.id as peer_id,
+    p.is_foreign,
     c.name as channel,
     c.id as channel_id,
     c.queue as log,
@@ -89,7 +125,11 @@ select
     c.durability,
     c.self_delivery,
     c.max_message_bytes,
+    c.max_age is not null or c.max_messages is not null or c.max_bytes is not null as has_retention,
     c.peer_timeout,
+    c.roster,
+    s.trimmed,
+    s.trim_after,
     p.acknowledged,
     p.delivered,
     p.position,
@@ -97,4 +137,5 @@ select
     p.last_seen
 from pgmq_bus.peer as p
 join pgmq_bus.channel as c on c.id = p.channel_id
+join pgmq_bus.channel_state as s on s.channel_id = c.id
 where pg_catalog.pg_has_role(session_user, pg_catalog.to_regrole(c.role::text), 'MEMBER');

@@ -5,6 +5,9 @@ with inserted as (
     )
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     returning id
+),
+alive as (
+    insert into pgmq_bus.channel_alive select id from inserted
 )
 insert into pgmq_bus.channel_state (channel_id)
 select id from inserted

@@ -1,5 +1,5 @@
--- Moves a peer's acknowledged position up to p_msg_id; true when it moved. Never past what was delivered, so a wrong
--- number cannot make a peer deaf. When nothing delivered is left in hand, what was scanned and left out is done as well.
+-- Moves a long-polling peer's acknowledged position up to p_msg_id; true when it moved. Never past what was delivered, so a
+-- wrong number cannot make a peer deaf. When nothing delivered is left in hand, what was scanned and left out is done as well.
 create or replace function pgmq_bus.acknowledge(member pgmq_bus.membership, p_msg_id bigint) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp

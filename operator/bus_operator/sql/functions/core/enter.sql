@@ -1,15 +1,15 @@
 -- Adds a peer at the head of the channel's log, or hands a durable peer its old place under a new queue name, so that
--- an earlier holder of the name is refused from then on.
-create or replace function pgmq_bus.enter(
-    p_channel text, p_name text, p_application text, p_host text, p_runtime text
-) returns jsonb
+-- an earlier holder of the name is refused from then on. p_about: what the peer says of itself, see pgmq_bus_v1.join_channel.
+create or replace function pgmq_bus.enter(p_channel text, p_about jsonb, p_foreign boolean) returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     target pgmq_bus.channel;
     queue_name text := replace(gen_random_uuid()::text, '-', '');
+    peer_name text := p_about ->> 'peer';
     start bigint;
+    seen bigint;
     resumed boolean := false;
 begin
     select * into target from pgmq_bus.channel
@@ -17,19 +17,22 @@ begin
     if not found then
         raise insufficient_privilege using message = 'bus: access denied';
     end if;
-    if length(p_name) not between 1 and 200 then
+    if length(peer_name) not between 1 and 200 then
         raise invalid_parameter_value using message = 'bus: a peer name has 1 to 200 characters';
     end if;
 
     -- Under the publish lock nothing can be appended between reading the head and committing the new row.
     perform pgmq_bus.lock_channel(target.id);
-    if p_name is not null then
+    if peer_name is not null then
         update pgmq_bus.peer
-        set queue = queue_name, login = session_user, position = acknowledged, visible_at = '-infinity',
+        set queue = queue_name, former_queue = queue, login = session_user, position = acknowledged, visible_at = '-infinity',
+            redelivered = redelivered + greatest(delivered - acknowledged, 0),
             last_seen = clock_timestamp(), joined_at = clock_timestamp(),
-            application = left(p_application, 200), host = left(p_host, 200), runtime = left(p_runtime, 200)
-        where channel_id = target.id and name = p_name
-        returning acknowledged into start;
+            application = left(p_about ->> 'application', 200), host = left(p_about ->> 'host', 200),
+            runtime = left(p_about ->> 'runtime', 200), is_foreign = p_foreign,
+            address = p_about ->> 'address', listens = coalesce((p_about ->> 'listens')::boolean, false)
+        where channel_id = target.id and name = peer_name
+        returning acknowledged, delivered into start, seen;
         resumed := found;
     end if;
     if not resumed then
@@ -42,15 +45,23 @@ begin
                 hint = 'Stop a peer, or raise limits.maxPeers of the BusChannel.';
         end if;
         start := pgmq_bus.head(target.id);
-        insert into pgmq_bus.peer (queue, channel_id, name, login, acknowledged, delivered, position, application, host, runtime)
+        seen := start;
+        insert into pgmq_bus.peer (
+            queue, channel_id, name, login, acknowledged, delivered, position,
+            application, host, runtime, is_foreign, address, listens
+        )
         values (
-            queue_name, target.id, p_name, session_user, start, start, start,
-            left(p_application, 200), left(p_host, 200), left(p_runtime, 200)
+            queue_name, target.id, peer_name, session_user, start, start, start,
+            left(p_about ->> 'application', 200), left(p_about ->> 'host', 200), left(p_about ->> 'runtime', 200), p_foreign,
+            p_about ->> 'address', coalesce((p_about ->> 'listens')::boolean, false)
         );
     end if;
+    update pgmq_bus.channel set roster = roster + 1 where id = target.id;
     return jsonb_build_object(
         'queue', queue_name,
+        'token', replace(target.queue, 'bus_', ''),
         'position', start,
+        'delivered', seen,
         'wake', target.wake,
         'durability', target.durability,
         'self_delivery', target.self_delivery,

@@ -13,6 +13,7 @@ begin
     end if;
     perform pgmq_bus.commit_lazily();
     perform pgmq_bus.trim(member.channel_id, true);
+    update pgmq_bus.channel set roster = roster + 1 where id = member.channel_id;
     delete from pgmq_bus.peer where queue = member.queue;
     return found;
 end

@@ -1,79 +1,62 @@
--- Reads for a peer whose membership was checked: up to p_limit messages after p_after, in order, marked as delivered.
--- A first row without message and with lost = n says that up to n messages after p_after were trimmed while the peer was
--- away. A last row without message and lost says that the log was read up to there and what was left out is the peer's own.
--- p_extend: what was in hand before is kept from redelivery as long as what is handed out now.
+-- Reads for a long poll whose membership was checked: up to p_limit messages after p_after, in order, marked as delivered.
+-- Notes own messages, and p_own says whether there were any: who else is to be woken for them is the caller's business.
 create or replace function pgmq_bus.fetch(
-    member pgmq_bus.membership, p_after bigint, p_visibility_seconds integer, p_limit integer, p_extend boolean
-) returns table (msg_id bigint, message jsonb, lost bigint)
+    member pgmq_bus.membership, p_after bigint, p_visibility_seconds integer, p_limit integer, out p_own boolean,
+    out ids bigint[], out messages jsonb[]
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
-    item record;
-    scanned bigint := p_after;
-    told bigint := p_after;
-    returned bigint;
+    start bigint := p_after;
+    scanned bigint;
     gap bigint := 0;
-    again bigint := 0;
+    returned bigint;
+    again bigint;
 begin
     -- One statement, so one snapshot: trimming changes the log and channel_state together.
-    for item in execute format(
-        'select s.trimmed, q.msg_id, q.message, q.headers ->> ''peer'' as sender
+    execute format(
+        'select
+             max(s.trimmed), max(q.msg_id), coalesce(bool_or(q.own), false),
+             array_agg(q.msg_id order by q.msg_id) filter (where q.wanted),
+             array_agg(q.message order by q.msg_id) filter (where q.wanted),
+             count(*) filter (where q.wanted and q.msg_id <= $6)
          from pgmq_bus.channel_state as s
          left join lateral (
-             select l.msg_id, l.message, l.headers from pgmq.%I as l where l.msg_id > $1 order by l.msg_id limit $2
+             select
+                 l.msg_id, l.message, l.headers @> $4 as own,
+                 $5 or l.headers is null or not l.headers @> $4 as wanted
+             from pgmq.%I as l where l.msg_id > $1 order by l.msg_id limit $2
          ) as q on true
-         where s.channel_id = $3
-         order by q.msg_id',
+         where s.channel_id = $3',
         'q_' || member.log
-    ) using p_after, p_limit, member.channel_id
-    loop
-        if scanned < item.trimmed then
-            gap := item.trimmed - scanned;
-            scanned := item.trimmed;
-            told := item.trimmed;
-            msg_id := item.trimmed;
-            message := null;
-            lost := gap;
-            return next;
-            lost := null;
-        end if;
-        if item.msg_id is not null then
-            scanned := item.msg_id;
-            if item.sender is distinct from member.queue then
-                again := again + (item.msg_id <= member.delivered)::integer;
-                told := item.msg_id;
-                returned := item.msg_id;
-                msg_id := item.msg_id;
-                message := item.message;
-                return next;
-            end if;
-        end if;
-    end loop;
+    )
+    into start, scanned, p_own, ids, messages, again
+    using
+        p_after, p_limit, member.channel_id, jsonb_build_object('peer', member.peer_id), member.self_delivery, member.delivered;
 
+    if start > p_after then
+        gap := pgmq_bus.lost_between(member.channel_id, p_after, start);
+    end if;
+    scanned := greatest(scanned, start, p_after);
     if scanned = p_after then
         return;
     end if;
-    if scanned > told then
-        msg_id := scanned;
-        message := null;
-        return next;
-    end if;
+    returned := ids[cardinality(ids)];
     update pgmq_bus.peer
     set position = scanned,
         delivered = greatest(delivered, returned),
         -- With nothing in hand there is nothing to acknowledge: own messages and lost ones must not hold the log back.
         acknowledged = case when returned is null and acknowledged >= delivered then greatest(acknowledged, scanned) else acknowledged end,
         visible_at = case
-            when p_extend or acknowledged >= delivered or visible_at <= clock_timestamp()
+            when acknowledged >= delivered or visible_at <= clock_timestamp()
                 then clock_timestamp() + make_interval(secs => p_visibility_seconds)
             else visible_at
         end,
         last_seen = clock_timestamp(),
         login = session_user,
         lost = peer.lost + gap,
-        redelivered = redelivered + again
+        redelivered = redelivered + coalesce(again, 0)
     where queue = member.queue;
 end
 $$;

@@ -1,5 +1,6 @@
--- Deletes what every live peer has acknowledged. Called by readers, at most once a second per channel unless p_now, so
--- trimming needs nobody else; a peer that was not seen for the channel's peer timeout no longer holds the log back.
+-- Deletes what every live peer has acknowledged and what the channel's retention lets nobody keep. Called by readers, at
+-- most twice a second per channel unless p_now, so trimming needs nobody else; a peer that was not seen for the channel's
+-- peer timeout no longer holds the log back.
 create or replace function pgmq_bus.trim(p_channel_id integer, p_now boolean default false) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -7,40 +8,67 @@ as $$
 declare
     -- Bounds the time one reader spends for all; the rest is left to the next.
     batch constant bigint := 10000;
-    log text;
-    timeout interval;
-    trimmed_to bigint;
+    state pgmq_bus.channel_state;
+    target pgmq_bus.channel;
     floor bigint;
+    freed bigint;
     more boolean := false;
 begin
-    select s.trimmed into trimmed_to
-    from pgmq_bus.channel_state as s
+    select * into state from pgmq_bus.channel_state as s
     where s.channel_id = p_channel_id and (p_now or s.trim_after < clock_timestamp())
     for no key update skip locked;
     if not found then
         return;
     end if;
-    select c.queue, c.peer_timeout into log, timeout from pgmq_bus.channel as c where c.id = p_channel_id;
+    select * into target from pgmq_bus.channel as c where c.id = p_channel_id;
     -- A peer that is joining now cannot be older than this floor: it takes its position under the publish lock.
     select min(p.acknowledged) into floor
     from pgmq_bus.peer as p
-    where p.channel_id = p_channel_id and p.last_seen > clock_timestamp() - timeout;
+    where p.channel_id = p_channel_id and p.last_seen > clock_timestamp() - target.peer_timeout;
 
-    if floor > trimmed_to then
-        more := floor > trimmed_to + batch;
-        floor := least(floor, trimmed_to + batch);
-        -- The lower bound keeps the scan off index entries of rows that were deleted and are not vacuumed yet.
-        execute format('delete from pgmq.%I where msg_id > $1 and msg_id <= $2', 'q_' || log) using trimmed_to, floor;
-        trimmed_to := floor;
+    if target.max_bytes is not null then
+        select measured.* into state.measured_to, state.measured_bytes from pgmq_bus.measure(target, state, batch) as measured;
     end if;
-    update pgmq_bus.channel_state
-    set trimmed = trimmed_to,
-        trim_after = clock_timestamp() + case when more then interval '0' else interval '1 second' end
-    where channel_id = p_channel_id;
+    if target.max_age is not null or target.max_messages is not null or target.max_bytes is not null then
+        floor := greatest(floor, pgmq_bus.retention_floor(target, state, batch));
+    end if;
+    if floor > state.trimmed then
+        more := floor > state.trimmed + batch;
+        floor := least(floor, state.trimmed + batch);
+        -- Ids that were never given need no scan: go over them at once.
+        if floor > state.jumped_from and floor < state.jumped_to then
+            floor := state.jumped_to;
+        end if;
+        -- The lower bound keeps the scan off index entries of rows that were deleted and are not vacuumed yet.
+        if target.max_bytes is null then
+            execute format('delete from pgmq.%I where msg_id > $1 and msg_id <= $2', 'q_' || target.queue)
+                using state.trimmed, floor;
+        else
+            execute format(
+                'with gone as (delete from pgmq.%I where msg_id > $1 and msg_id <= $2 returning msg_id, message)
+                 select coalesce(sum(pg_column_size(message)) filter (where msg_id <= $3), 0) from gone',
+                'q_' || target.queue
+            ) into freed using state.trimmed, floor, state.measured_to;
+            state.measured_bytes := state.measured_bytes - freed;
+        end if;
+        state.trimmed := floor;
+    end if;
+    -- Without a limit nothing is measured; one that is set later begins with what is there then.
+    if target.max_bytes is null then
+        state.measured_to := 0;
+        state.measured_bytes := 0;
+    end if;
+    update pgmq_bus.channel_state as s
+    set trimmed = state.trimmed,
+        measured_to = state.measured_to,
+        measured_bytes = state.measured_bytes,
+        trim_after = clock_timestamp() + case when more then interval '0' else interval '0.5 seconds' end
+    where s.channel_id = p_channel_id;
 
     -- Long after the timeout, so that a process that was only paused still finds its place and is told what it lost.
     delete from pgmq_bus.peer as p
     where p.channel_id = p_channel_id
-        and p.last_seen < clock_timestamp() - timeout - case when p.name is null then interval '1 day' else interval '30 days' end;
+        and p.last_seen < clock_timestamp() - target.peer_timeout
+            - case when p.name is null then interval '1 day' else interval '30 days' end;
 end
 $$;

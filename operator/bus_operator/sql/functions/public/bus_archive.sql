@@ -8,7 +8,7 @@ declare
 begin
     select * into member from pgmq_bus.membership as m where m.queue = p_my_queue and m.channel = p_channel;
     if not found then
-        raise insufficient_privilege using message = 'bus: access denied';
+        perform pgmq_bus.deny(p_my_queue);
     end if;
     perform pgmq_bus.commit_lazily();
     return pgmq_bus.acknowledge(member, p_msg_id);

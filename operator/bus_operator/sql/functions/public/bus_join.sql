@@ -3,5 +3,5 @@ create or replace function public.bus_join(p_channel text) returns text
 language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select pgmq_bus.enter(p_channel, null, null, null, null) ->> 'queue';
+    select pgmq_bus.enter(p_channel, null, true) ->> 'queue';
 $$;

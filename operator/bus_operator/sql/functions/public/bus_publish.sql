@@ -3,6 +3,9 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return pgmq_bus.append(p_channel, p_my_queue, array[p_message]);
+    if p_message is null then
+        raise invalid_parameter_value using message = 'bus: a message must not be null';
+    end if;
+    return pgmq_bus.append(p_channel, p_my_queue, p_message);
 end
 $$;

@@ -1,0 +1,63 @@
+-- Version 3: peers ring each other's doorbells; retention; logs that are not logged; ids that never go back after a crash.
+-- The schema pgmq_bus_channel and each channel's functions in it are made by the installer and the channel's reconciler.
+
+drop view pgmq_bus.membership;
+
+alter table pgmq_bus.channel
+    drop constraint channel_durability_check,
+    add constraint channel_durability_check check (durability in ('Sync', 'Async', 'Unlogged')),
+    add column max_age interval check (max_age > interval '0'),
+    add column max_messages bigint check (max_messages > 0),
+    add column max_bytes bigint check (max_bytes > 0),
+    add column doorbell_key bytea not null default sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
+        check (octet_length(doorbell_key) = 32),
+    add column roster bigint not null default 1,
+    add column functions_fingerprint text,
+    set (fillfactor = 50);
+
+alter table pgmq_bus.channel_state
+    add column measured_to bigint not null default 0,
+    add column measured_bytes bigint not null default 0,
+    add column jumped_from bigint not null default 0,
+    add column jumped_to bigint not null default 0;
+
+create unlogged table pgmq_bus.channel_alive (
+    channel_id integer primary key references pgmq_bus.channel on delete cascade
+);
+insert into pgmq_bus.channel_alive select id from pgmq_bus.channel;
+
+alter table pgmq_bus.peer
+    add column id bigint generated always as identity,
+    add column address text check (length(address) between 1 and 100),
+    add column listens boolean not null default false,
+    add column is_foreign boolean not null default false,
+    add column former_queue text collate "C";
+create index peer_former_queue_idx on pgmq_bus.peer (former_queue) where former_queue is not null;
+update pgmq_bus.peer set is_foreign = runtime is null;
+
+create view pgmq_bus.membership as
+select
+    p.queue,
+    p.id as peer_id,
+    p.is_foreign,
+    c.name as channel,
+    c.id as channel_id,
+    c.queue as log,
+    c.wake,
+    c.durability,
+    c.self_delivery,
+    c.max_message_bytes,
+    c.max_age is not null or c.max_messages is not null or c.max_bytes is not null as has_retention,
+    c.peer_timeout,
+    c.roster,
+    s.trimmed,
+    s.trim_after,
+    p.acknowledged,
+    p.delivered,
+    p.position,
+    p.visible_at,
+    p.last_seen
+from pgmq_bus.peer as p
+join pgmq_bus.channel as c on c.id = p.channel_id
+join pgmq_bus.channel_state as s on s.channel_id = c.id
+where pg_catalog.pg_has_role(session_user, pg_catalog.to_regrole(c.role::text), 'MEMBER');
