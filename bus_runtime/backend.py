@@ -80,6 +80,8 @@ class Membership:
     Attributes:
         queue: Opaque name of this peer, the key of its cursor.
         position: Id of the last acknowledged message; reading continues after it.
+        delivered: Id up to which an earlier process of this durable peer was handed messages: what it did not
+            acknowledge is delivered again.
         wake: What to wait on for new messages (a secret); None when there is nothing but polling.
         max_message_bytes: Largest message the channel takes, in bytes of JSON; None: no limit known.
         peer_timeout_seconds: A peer that is not heard of for longer may be dropped.
@@ -88,6 +90,7 @@ class Membership:
 
     queue: str
     position: int
+    delivered: int
     wake: str | None
     max_message_bytes: int | None
     peer_timeout_seconds: float
@@ -110,16 +113,42 @@ class LogRecord:
     lost: int = 0
 
 
+class Wake(Protocol):
+    """Tells a reader that there may be new messages: up to that id if it is known."""
+
+    def __call__(self, up_to: int | None = None) -> None:
+        """Wake it."""
+        ...
+
+
+#: Takes announced messages: the id of the first, and their JSON in the order of their ids, which ascend without a gap. None
+#: stands for a message that is not for this peer.
+Offer = Callable[[int, Sequence[bytes | None]], None]
+
+
 class Waker(Protocol):
-    """Tells a reader that there may be something to read. Spurious calls are harmless, missed ones are not."""
+    """Tells a reader that there may be something to read. Spurious calls are harmless; the reader makes up for missed ones."""
 
     @property
     def mode(self) -> str:
-        """How waking works right now: `listen` or `poll`; with `poll` the reader must look by itself."""
+        """How waking works right now: `doorbell`, `listen` or `poll`; with `poll` the reader must look by itself."""
         ...
 
-    async def start(self, wake: Callable[[], None]) -> None:
-        """Begin to call `wake` whenever there may be new messages, or none were watched for a while."""
+    @property
+    def audience(self) -> int:
+        """How many peers the channel has, as far as is known; at least 1. Readers pace what they need not say at once."""
+        ...
+
+    async def start(self, wake: Wake, offer: Offer) -> None:
+        """Begin to call `wake` whenever there may be new messages, or none were watched for a while.
+
+        Where messages come with the announcement they are offered instead. A reader that stands just before them
+        may take them; anybody else takes the offer for a wake-up and reads the log, which alone is the truth.
+        """
+        ...
+
+    def overlooked(self) -> None:
+        """The reader found messages by itself that nothing had announced: another way of waking may be better."""
         ...
 
     async def close(self) -> None:
@@ -149,14 +178,12 @@ class LogBackend(Protocol):
         *,
         after: int,
         acknowledge: int | None,
-        visibility_timeout: int,
         limit: int,
     ) -> list[LogRecord]:
         """At most `limit` records with an id above `after`, in order, at once.
 
-        Acknowledges everything up to `acknowledge`, and tells the server that this peer lives: what it
-        has read and not acknowledged is its own for another `visibility_timeout` seconds. With a
-        `limit` of 0 that is all it does.
+        Acknowledges everything up to `acknowledge`, and tells the server that this peer lives. With a `limit` of 0
+        that is all it does.
         """
         ...
 

@@ -37,6 +37,10 @@ class _Cursor:
     visible_at: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def watch(self) -> None:
+        # Offered messages are read from the log all the same: the reference client asks for them.
+        await self.waker.start(lambda up_to=None: self.wake.set(), lambda first_id, payloads: self.wake.set())
+
     def follow(self, membership: Membership, waker: Waker) -> None:
         self.membership, self.waker = membership, waker
         self.after = self.handled = membership.position
@@ -58,7 +62,7 @@ class ReferenceMethods(ABC):
 
     @abstractmethod
     async def read_after(
-        self, channel: str, queue: str, *, after: int, acknowledge: int | None, visibility_timeout: int, limit: int
+        self, channel: str, queue: str, *, after: int, acknowledge: int | None, limit: int
     ) -> list[LogRecord]:
         """See `LogBackend`."""
 
@@ -90,7 +94,7 @@ class ReferenceMethods(ABC):
             after=membership.position,
             handled=membership.position,
         )
-        await cursor.waker.start(cursor.wake.set)
+        await cursor.watch()
         self._cursors[membership.queue] = cursor
         return membership.queue
 
@@ -134,7 +138,7 @@ class ReferenceMethods(ABC):
             if messages or remaining <= 0:
                 return messages
             try:
-                async with asyncio.timeout(remaining if cursor.waker.mode == "listen" else min(interval, remaining)):
+                async with asyncio.timeout(min(interval, remaining) if cursor.waker.mode == "poll" else remaining):
                     await cursor.wake.wait()
             except TimeoutError:
                 interval *= 2
@@ -164,7 +168,6 @@ class ReferenceMethods(ABC):
             cursor.membership.queue,
             after=cursor.after,
             acknowledge=cursor.handled,
-            visibility_timeout=vt,
             limit=qty,
         )
         messages = []
@@ -182,7 +185,7 @@ class ReferenceMethods(ABC):
         membership = await cursor.session.renew(cursor.membership)
         await cursor.waker.close()
         cursor.follow(membership, self.waker(membership))
-        await cursor.waker.start(cursor.wake.set)
+        await cursor.watch()
 
     def _cursor(self, queue: str) -> _Cursor:
         try:

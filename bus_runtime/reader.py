@@ -1,9 +1,13 @@
-"""Reads a channel's log: an explicit cursor, acknowledgements in order, wake-ups, outages.
+"""Follows a channel's log: an explicit cursor, acknowledgements in order, announcements, outages.
 
 The reader never waits for handlers: it hands each message over and goes on. Its place in the log is its
 own cursor, which it names in every call, so a lost answer is simply asked for again: nothing is skipped
-or delivered twice by a reconnection. Each call also acknowledges what has been handled since, and is the
-heartbeat that keeps the server from giving this peer's unacknowledged messages to a successor.
+or delivered twice by a reconnection. A message that is announced together with its content, and is the very
+next one, is taken without a call; whatever else is announced only makes the reader look at the log. It also
+looks by itself now and then, so that an announcement that got lost costs time and nothing else.
+
+A call acknowledges what has been handled since the last one, though not more often than its cost for the
+server allows where many peers do the same.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bus_runtime.acknowledgement import AcknowledgementTracker
@@ -23,9 +27,20 @@ from bus_runtime.stats import Counters
 
 logger = logging.getLogger(__name__)
 
-#: What is handled while nothing new arrives is acknowledged after this many seconds, together with
-#: whatever else was handled meanwhile.
-_ACKNOWLEDGE_DELAY = 0.05
+#: Seconds between acknowledgements: the more peers, the longer, so that all peers of a channel together cost the
+#: server about a hundred a second. What was handled and not acknowledged is what a killed durable peer gets again.
+_ACKNOWLEDGE_DELAY = (0.05, 1.0)
+_ACKNOWLEDGE_DELAY_PER_PEER = 0.01
+
+#: A reader that is announced to looks by itself after this many seconds at first, and twice as long each time that it
+#: finds nothing: the way announcements take proves itself.
+_FIRST_LOOK = 0.25
+#: What such a look finds may just be on its way: seconds until its announcement counts as missing.
+_GRACE = 0.25
+
+#: Bounds of one read, whatever the batch size: it grows while reads come back full.
+_MAX_READ_MESSAGES = 1000
+_MAX_READ_BYTES = 4 * 1024 * 1024
 
 #: A deadline of the server is met by calling this many times within it.
 _CALLS_PER_TIMEOUT = 3
@@ -39,8 +54,8 @@ class ReaderSettings:
     """How to read; all times in seconds.
 
     Attributes:
-        visibility_timeout: How long the server keeps unacknowledged messages for this reader if it falls silent.
-        batch_size: Messages per call.
+        visibility_timeout: Only for backends without a log: how long a queue keeps unacknowledged messages back.
+        batch_size: Messages per call, to begin with; more while the log has more.
         poll_interval: First delay between looks at the log when nothing wakes the reader; it doubles up to `max_poll`.
         max_poll: Longest time without looking at the log.
     """
@@ -84,8 +99,12 @@ class LogReader:
         self._nudge = asyncio.Event()
         self._stopping = False
         self._acknowledge_timer: asyncio.TimerHandle | None = None
+        self._acknowledge_at = 0.0
         self._waker: Waker | None = None
-        self._idle_polls = 0
+        self._announcements = 0
+        self._grace_timer: asyncio.TimerHandle | None = None
+        self._look_after = settings.poll_interval
+        self._limit = settings.batch_size
         self._begin(session.membership)
 
     @property
@@ -122,12 +141,13 @@ class LogReader:
         """
         await self._start_waker()
         refusals = 0
+        announced = True
         while not self._stopping:
             try:
                 if refusals > 1:
                     await self._rejoin()
                     refusals = 0
-                records = await self._call(self._settings.batch_size)
+                records = await self._call(self._limit)
             except PeerRefusedError:
                 raise
             except AccessDeniedError as exc:
@@ -144,9 +164,14 @@ class LogReader:
                 self._backoff.reset()
                 if self._outage.recovered():
                     self._counters.reconnects += 1
-                self._hand_over(records)
-                if not self._stopping and not self._may_have_more(records):
-                    await self._idle(was_empty=not records)
+                found = self._hand_over(records)
+                if found and not announced:
+                    self._suspect()
+                full = len(records) >= self._limit
+                self._adapt(records, full=full)
+                announced = True
+                if not self._stopping and not full:
+                    announced = await self._idle(found=found)
 
     def stop(self) -> None:
         """Take no more messages; `run` returns after the call that is under way."""
@@ -156,7 +181,7 @@ class LogReader:
     async def drain(self, seconds: float) -> bool:
         """After `run` ended, wait at most `seconds` for what it handed over; True when all is handled."""
         deadline = time.monotonic() + seconds
-        heartbeat = self._settings.visibility_timeout / _CALLS_PER_TIMEOUT
+        heartbeat = self._membership.peer_timeout_seconds / _CALLS_PER_TIMEOUT
         while self.in_flight and (remaining := deadline - time.monotonic()) > 0:
             self._nudge.clear()
             if not await self._wait(min(remaining, heartbeat)) and remaining > heartbeat:
@@ -165,7 +190,7 @@ class LogReader:
 
     async def close(self, *, acknowledge: bool) -> None:
         """Stop waking up; tell the server what was handled if `acknowledge`."""
-        self._cancel_timer()
+        self._cancel_timers()
         if self._waker is not None:
             await self._waker.close()
             self._waker = None
@@ -173,20 +198,24 @@ class LogReader:
             await self._call_quietly()
 
     async def _call(self, limit: int) -> list[LogRecord]:
-        """One round trip: acknowledge, heartbeat, and up to `limit` records."""
+        """One round trip: acknowledge if it is time, and up to `limit` records."""
         # Cleared before reading: what arrives during the call sets it again.
         self._nudge.clear()
-        self._cancel_timer()
         handled = self._tracker.position
+        now = time.monotonic()
+        acknowledge = None
+        if handled > self._acknowledged and (now >= self._acknowledge_at or limit == 0):
+            acknowledge = handled
         records = await self._backend.read_after(
             self._session.channel,
             self._membership.queue,
             after=self._position,
-            acknowledge=handled if handled > self._acknowledged else None,
-            visibility_timeout=self._settings.visibility_timeout,
+            acknowledge=acknowledge,
             limit=limit,
         )
-        self._acknowledged = max(self._acknowledged, handled)
+        if acknowledge is not None:
+            self._acknowledged = max(self._acknowledged, acknowledge)
+            self._acknowledge_at = now + self._acknowledge_delay()
         return records
 
     async def _call_quietly(self) -> None:
@@ -196,23 +225,71 @@ class LogReader:
         except BackendError as exc:
             logger.debug("channel %r: acknowledging failed: %s", self._session.channel, exc)
 
-    def _hand_over(self, records: list[LogRecord]) -> None:
-        if self._stopping:
-            return
-        for record in records:
-            self._position = record.msg_id
-            self._tracker.add(record.msg_id)
-            if record.payload is None:
-                self._tracker.complete(record.msg_id)
-                if record.lost:
-                    self._report_lost(record.lost)
-            else:
-                self._counters.received += 1
-                self._receive(record.msg_id, record.payload, self._completion(self._tracker, record.msg_id))
+    def _hand_over(self, records: list[LogRecord]) -> bool:
+        """Deliver what was read and not taken meanwhile; whether there was anything."""
+        before = self._position
+        if not self._stopping:
+            for record in records:
+                if record.msg_id > self._position:
+                    self._take(record.msg_id, record.payload)
+                    if record.lost:
+                        self._report_lost(record.lost)
+        return self._position > before
 
-    def _may_have_more(self, records: list[LogRecord]) -> bool:
-        """Whether the batch was full, or might have been had it not left out this peer's own messages."""
-        return len(records) >= self._settings.batch_size or any(r.payload is None and not r.lost for r in records)
+    def _take(self, msg_id: int, payload: bytes | None) -> None:
+        """The next message in the log, or None for what is not for this peer."""
+        self._position = msg_id
+        self._tracker.add(msg_id)
+        if payload is None:
+            self._tracker.complete(msg_id)
+            return
+        self._counters.received += 1
+        if msg_id <= self._membership.delivered:
+            self._counters.redelivered += 1
+        self._receive(msg_id, payload, self._completion(self._tracker, msg_id))
+
+    def _announced(self, up_to: int | None = None) -> None:
+        self._announcements += 1
+        if up_to is None or up_to > self._position:
+            self._nudge.set()
+
+    def _offered(self, first_id: int, payloads: Sequence[bytes | None]) -> None:
+        """Messages that came with their announcement: taken if they are the next ones."""
+        self._announcements += 1
+        skip = self._position + 1 - first_id
+        if skip >= len(payloads) or self._stopping:
+            return
+        if skip < 0:
+            self._nudge.set()
+            return
+        for msg_id, payload in enumerate(payloads[skip:], first_id + skip):
+            self._take(msg_id, payload)
+
+    def _adapt(self, records: list[LogRecord], *, full: bool) -> None:
+        """Read more at a time while there is more to read, as far as the size of the messages allows."""
+        if not full:
+            if len(records) < self._limit // 4:
+                self._limit = max(self._settings.batch_size, self._limit // 2)
+            return
+        size = sum(len(record.payload) for record in records if record.payload is not None)
+        most = min(_MAX_READ_MESSAGES, max(1, _MAX_READ_BYTES * len(records) // max(size, 1)))
+        self._limit = max(min(self._limit * 2, most), min(self._settings.batch_size, most))
+
+    def _suspect(self) -> None:
+        """The reader found by itself what nobody had announced: if that does not follow, tell the waker."""
+        if self._waker is None or self._waker.mode == "poll" or self._grace_timer is not None:
+            return
+        announcements = self._announcements
+
+        def judge() -> None:
+            self._grace_timer = None
+            if self._announcements == announcements and self._waker is not None:
+                self._look_after = _FIRST_LOOK
+                self._counters.overlooked += 1
+                self._waker.overlooked()
+                self._nudge.set()
+
+        self._grace_timer = asyncio.get_running_loop().call_later(_GRACE, judge)
 
     def _completion(self, tracker: AcknowledgementTracker, msg_id: int) -> Callable[[], None]:
         def handled() -> None:
@@ -223,10 +300,20 @@ class LogReader:
             if self._stopping:
                 self._nudge.set()
             elif moved and self._acknowledge_timer is None:
-                loop = asyncio.get_running_loop()
-                self._acknowledge_timer = loop.call_later(_ACKNOWLEDGE_DELAY, self._nudge.set)
+                delay = max(self._acknowledge_at - time.monotonic(), _ACKNOWLEDGE_DELAY[0])
+                self._acknowledge_timer = asyncio.get_running_loop().call_later(delay, self._acknowledge_now)
 
         return handled
+
+    def _acknowledge_now(self) -> None:
+        self._acknowledge_timer = None
+        if self._tracker.position > self._acknowledged:
+            self._nudge.set()
+
+    def _acknowledge_delay(self) -> float:
+        audience = 1 if self._waker is None else self._waker.audience
+        shortest, longest = _ACKNOWLEDGE_DELAY
+        return min(longest, max(shortest, audience * _ACKNOWLEDGE_DELAY_PER_PEER))
 
     def _report_lost(self, count: int) -> None:
         self._counters.lost += count
@@ -237,17 +324,17 @@ class LogReader:
         )
         self._on_lost(count)
 
-    async def _idle(self, *, was_empty: bool) -> None:
-        """Wait until something may have changed, or a deadline wants a call."""
-        self._idle_polls = self._idle_polls + 1 if was_empty else 0
-        timeout = max(self._settings.max_poll, self._settings.poll_interval)
-        if self.wake == "poll":
-            # At most 2**16 intervals: far beyond max_poll, and no overflow after a week of silence.
-            timeout = min(timeout, self._settings.poll_interval * 2 ** min(self._idle_polls, 16))
-        timeout = min(timeout, self._membership.peer_timeout_seconds / _CALLS_PER_TIMEOUT)
-        if self.in_flight:
-            timeout = min(timeout, self._settings.visibility_timeout / _CALLS_PER_TIMEOUT)
-        await self._wait(timeout)
+    async def _idle(self, *, found: bool) -> bool:
+        """Wait until something may have changed, or it is time to look; whether it was announced."""
+        longest = max(self._settings.max_poll, self._settings.poll_interval)
+        longest = min(longest, self._membership.peer_timeout_seconds / _CALLS_PER_TIMEOUT)
+        shortest = self._settings.poll_interval if self.wake == "poll" else _FIRST_LOOK
+        if found and self.wake == "poll":
+            self._look_after = shortest
+        if await self._wait(min(self._look_after, longest)):
+            return True
+        self._look_after = min(max(self._look_after, shortest) * 2, longest)
+        return False
 
     async def _wait(self, seconds: float) -> bool:
         """Wait for a nudge; False when the time was up."""
@@ -284,9 +371,10 @@ class LogReader:
         if self._waker is not None:
             await self._waker.close()
         self._waker = self._backend.waker(self._membership)
-        await self._waker.start(self._nudge.set)
+        await self._waker.start(self._announced, self._offered)
 
-    def _cancel_timer(self) -> None:
-        if self._acknowledge_timer is not None:
-            self._acknowledge_timer.cancel()
-            self._acknowledge_timer = None
+    def _cancel_timers(self) -> None:
+        for timer in (self._acknowledge_timer, self._grace_timer):
+            if timer is not None:
+                timer.cancel()
+        self._acknowledge_timer = self._grace_timer = None

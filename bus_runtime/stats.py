@@ -20,6 +20,8 @@ class Counters:
     lost: int = 0
     reconnects: int = 0
     rejoined: int = 0
+    redelivered: int = 0
+    overlooked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

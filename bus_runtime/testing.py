@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bus_runtime.backend import JoinOptions, LogRecord, Membership, Waker
+from bus_runtime.backend import JoinOptions, LogRecord, Membership, Offer, Wake, Waker
 from bus_runtime.errors import AccessDeniedError, RejectedError
 from bus_runtime.facade import ReferenceMethods
 
@@ -34,7 +34,7 @@ class _Channel:
     trimmed: int = 0
     log: dict[int, bytes] = field(default_factory=dict)
     peers: dict[str, _Peer] = field(default_factory=dict)
-    wakes: dict[str, Callable[[], None]] = field(default_factory=dict)
+    offers: dict[str, Offer] = field(default_factory=dict)
 
     def trim(self) -> None:
         floor = min((peer.acknowledged for peer in self.peers.values()), default=self.head)
@@ -79,11 +79,14 @@ class InMemoryBackend(ReferenceMethods):
         state = self._broker.channel(channel)
         queue = uuid.uuid4().hex
         known = next((q for q, p in state.peers.items() if options.peer is not None and p.name == options.peer), None)
-        position = state.head if known is None else state.peers.pop(known).acknowledged
-        state.peers[queue] = _Peer(options.peer, acknowledged=position, delivered=position)
+        former = None if known is None else state.peers.pop(known)
+        position = state.head if former is None else former.acknowledged
+        delivered = position if former is None else former.delivered
+        state.peers[queue] = _Peer(options.peer, acknowledged=position, delivered=delivered)
         return Membership(
             queue=queue,
             position=position,
+            delivered=delivered,
             wake=f"{channel}/{queue}",
             max_message_bytes=self._broker.max_message_bytes,
             peer_timeout_seconds=600.0,
@@ -91,7 +94,7 @@ class InMemoryBackend(ReferenceMethods):
         )
 
     async def publish_many(self, channel: str, queue: str, payloads: Sequence[bytes]) -> list[int]:
-        """Append to the log and wake everyone."""
+        """Append to the log and offer it to everyone."""
         state = self._broker.channel(channel)
         self._peer(channel, queue)
         for payload in payloads:
@@ -102,15 +105,17 @@ class InMemoryBackend(ReferenceMethods):
             state.head = next(state.ids)
             state.log[state.head] = payload
             ids.append(state.head)
-        for wake in list(state.wakes.values()):
-            wake()
+        for offer in list(state.offers.values()):
+            offer(ids[0], payloads)
         return ids
 
     async def read_after(
-        self, channel: str, queue: str, *, after: int, acknowledge: int | None, visibility_timeout: int, limit: int
+        self, channel: str, queue: str, *, after: int, acknowledge: int | None, limit: int
     ) -> list[LogRecord]:
         """Read from an explicit position, and acknowledge."""
         state, peer = self._broker.channel(channel), self._peer(channel, queue)
+        # Messages may have come with their announcement: where the reader stands is what it was given.
+        peer.delivered = max(peer.delivered, min(after, state.head))
         if acknowledge is not None and peer.acknowledged < acknowledge <= peer.delivered:
             peer.acknowledged = acknowledge
             state.trim()
@@ -132,7 +137,7 @@ class InMemoryBackend(ReferenceMethods):
             state.trim()
 
     def waker(self, membership: Membership) -> Waker:
-        """Woken by each publish."""
+        """Offered each publish."""
         channel, _, queue = str(membership.wake).rpartition("/")
         return _BrokerWaker(self._broker.channel(channel), queue)
 
@@ -147,14 +152,21 @@ class InMemoryBackend(ReferenceMethods):
 
 
 class _BrokerWaker:
-    mode = "listen"
+    mode = "doorbell"
 
     def __init__(self, channel: _Channel, queue: str) -> None:
         self._channel = channel
         self._queue = queue
 
-    async def start(self, wake: Callable[[], None]) -> None:
-        self._channel.wakes[self._queue] = wake
+    @property
+    def audience(self) -> int:
+        return max(1, len(self._channel.peers))
+
+    async def start(self, wake: Wake, offer: Offer) -> None:
+        self._channel.offers[self._queue] = offer
+
+    def overlooked(self) -> None:
+        raise AssertionError("the broker announces everything")
 
     async def close(self) -> None:
-        self._channel.wakes.pop(self._queue, None)
+        self._channel.offers.pop(self._queue, None)

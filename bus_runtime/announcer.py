@@ -1,0 +1,171 @@
+"""Tells the other peers of a channel what was just committed: rings their doorbells, notifies those that listen.
+
+Whom to tell is in the channel's roster. Every answer of the server names the roster's version, under the same lock as
+the messages themselves, so a publisher knows at once when somebody came: who joined before a message was
+committed is in the roster of the version that came with it. Nothing here is waited for by a publish, and whatever
+fails costs the peers concerned no more than the time until they look at the log by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus_runtime.backoff import Backoff
+from bus_runtime.doorbell import Doorbell
+from bus_runtime.errors import BackendError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the roster: where a thousand peers join at once, each publisher looks ten times a second.
+_REFRESH_INTERVAL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """How to reach the live peers of a channel.
+
+    Attributes:
+        version: Grows with every change.
+        key: What datagrams are sealed with, 32 bytes.
+        wake: The name to LISTEN to (a secret).
+        peers: How many there are, this one included.
+        foreign: Whether there are peers that speak the reference client's protocol, whose messages are announced by
+            NOTIFY only.
+        listeners: Whether there are peers that wait to be notified.
+        addresses: The doorbells of the others.
+    """
+
+    version: int
+    key: bytes = field(repr=False)
+    wake: str = field(repr=False)
+    peers: int
+    foreign: bool
+    listeners: bool
+    addresses: tuple[str, ...]
+
+
+class Announcer:
+    """Announces what one peer publishes.
+
+    Args:
+        fetch_roster: Asks the server for the roster.
+        notify: Has the server notify those that listen.
+        doorbell: What to ring with; None where there is none.
+        on_roster: Told of each new roster.
+    """
+
+    def __init__(
+        self,
+        fetch_roster: Callable[[], Awaitable[Roster]],
+        notify: Callable[[], Awaitable[None]],
+        doorbell: Doorbell | None,
+        on_roster: Callable[[Roster], None],
+    ) -> None:
+        self._fetch_roster = fetch_roster
+        self._notify = notify
+        self._doorbell = doorbell
+        self._on_roster = on_roster
+        self._roster: Roster | None = None
+        self._known_version = 0
+        self._missed: tuple[int, int] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._notifying: asyncio.Task[None] | None = None
+        self._notify_again = False
+        self._closed = False
+
+    @property
+    def peers(self) -> int:
+        """How many peers the channel has, as far as is known; at least this one."""
+        return 1 if self._roster is None else max(1, self._roster.peers)
+
+    def announce(self, first_id: int, payloads: Sequence[bytes], version: int) -> None:
+        """These messages are committed, with ids from `first_id` on; `version` is the roster's at that moment."""
+        roster = self._roster
+        if self._doorbell is not None and roster is not None and roster.addresses:
+            self._doorbell.ring(first_id, len(payloads), payloads)
+        if roster is None or roster.version < version:
+            # Whoever is new in it is told once it is here.
+            first = first_id if self._missed is None else self._missed[0]
+            self._missed = first, first_id + len(payloads) - 1
+            self.learn(version)
+        elif roster.listeners:
+            self._notify_soon()
+
+    def learn(self, version: int) -> None:
+        """The server's roster is at this version."""
+        if version > self._known_version:
+            self._known_version = version
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the roster."""
+        if self._refreshing is None and not self._closed:
+            self._refreshing = self._spawn(self._refresh(), "bus_roster")
+
+    async def close(self) -> None:
+        """Announce no more; what is under way is given up."""
+        self._closed = True
+        tasks = [task for task in (self._refreshing, self._notifying) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _refresh(self) -> None:
+        backoff = Backoff(initial=_REFRESH_INTERVAL)
+        try:
+            while True:
+                try:
+                    roster = await self._fetch_roster()
+                except BackendError as exc:
+                    logger.debug("looking at the roster failed: %s", exc)
+                    if not exc.retryable:
+                        return
+                    await asyncio.sleep(backoff.next_delay())
+                    continue
+                self._apply(roster)
+                if self._known_version <= roster.version:
+                    return
+                await asyncio.sleep(_REFRESH_INTERVAL)
+        finally:
+            self._refreshing = None
+
+    def _apply(self, roster: Roster) -> None:
+        self._roster = roster
+        self._known_version = max(self._known_version, roster.version)
+        if self._doorbell is not None:
+            self._doorbell.set_roster(roster.key, roster.addresses)
+        self._on_roster(roster)
+        if self._missed is not None:
+            first, last = self._missed
+            self._missed = None
+            if self._doorbell is not None:
+                self._doorbell.ring(first, last - first + 1)
+            if roster.listeners:
+                self._notify_soon()
+
+    def _notify_soon(self) -> None:
+        """One notification at a time: one that is asked for meanwhile follows, for all that came in between."""
+        if self._notifying is not None:
+            self._notify_again = True
+        elif not self._closed:
+            self._notifying = self._spawn(self._notify_listeners(), "bus_notify")
+
+    async def _notify_listeners(self) -> None:
+        try:
+            while True:
+                self._notify_again = False
+                try:
+                    await self._notify()
+                except BackendError as exc:
+                    logger.debug("notifying failed: %s", exc)
+                if not self._notify_again:
+                    return
+        finally:
+            self._notifying = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work, name=name)
