@@ -21,7 +21,7 @@ import asyncpg
 
 from bus_operator import provision
 from bus_operator.actions import DesiredChannel
-from bus_operator.apply import IssuedCredential
+from bus_operator.roles import IssuedCredential
 from bus_operator.database import AdminConnection, Endpoint, connect
 from bus_operator.model import ChannelSpec, Uid
 from bus_operator.plan import HeldCredential

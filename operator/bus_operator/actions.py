@@ -115,7 +115,7 @@ class DesiredChannel:
 
 @dataclass(frozen=True)
 class CreateChannel:
-    """Create role, log and registry row."""
+    """Create role, log, registry row and functions."""
 
     desired: DesiredChannel
 
@@ -155,6 +155,16 @@ class RecreateLog:
 
 
 @dataclass(frozen=True)
+class InstallChannelFunctions:
+    """(Re-)create the channel's own functions and their privileges."""
+
+    queue: str
+
+    def __str__(self) -> str:
+        return f"install the functions of queue {self.queue}"
+
+
+@dataclass(frozen=True)
 class IssueCredential:
     """Create the login of a new generation, with a new password."""
 
@@ -187,7 +197,16 @@ class DropLogin:
         return f"drop login {self.role}"
 
 
-ChannelAction = CreateChannel | UpdateChannel | RepairRole | RecreateLog | IssueCredential | UpdateLogin | DropLogin
+ChannelAction = (
+    CreateChannel
+    | UpdateChannel
+    | RepairRole
+    | RecreateLog
+    | InstallChannelFunctions
+    | IssueCredential
+    | UpdateLogin
+    | DropLogin
+)
 
 
 @dataclass(frozen=True)

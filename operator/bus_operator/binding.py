@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 
-from bus_operator.apply import IssuedCredential
 from bus_operator.database import Endpoint
 from bus_operator.model import ChannelSpec
 from bus_operator.plan import HeldCredential
+from bus_operator.roles import IssuedCredential
 
 TYPE = "pgmqbus"
 PROVIDER = "pgmq-bus"

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from bus_operator import sql
+from bus_operator import naming, sql
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class ObservedChannel:
     log_exists: bool
     role_exists: bool
     role_is_client: bool
+    installed_fingerprint: str | None
+    actual_fingerprint: str
     logins: tuple[ObservedLogin, ...]
 
 
@@ -103,6 +105,12 @@ async def functions_fingerprint(connection: asyncpg.Connection) -> str:
     return str(await connection.fetchval(sql.query("functions_fingerprint")))
 
 
+async def channel_functions_fingerprint(connection: asyncpg.Connection, queue: str) -> str:
+    """A digest of a channel's own functions with their owners and privileges."""
+    names = naming.channel_functions(queue)
+    return str(await connection.fetchval(sql.query("channel_functions_fingerprint"), names))
+
+
 async def observe_channel(connection: asyncpg.Connection, name: str) -> ObservedChannel | None:
     """Reads the channel with that wire name, or None."""
     row = await connection.fetchrow(sql.query("observe_channel"), name)
@@ -116,6 +124,7 @@ async def observe_channel(connection: asyncpg.Connection, name: str) -> Observed
         }
     return ObservedChannel(
         **dict(row),
+        actual_fingerprint=await channel_functions_fingerprint(connection, row["queue"]),
         logins=tuple(
             ObservedLogin(**login, password_replaced=actual[login["role"]] != login["verifier"]) for login in logins
         ),

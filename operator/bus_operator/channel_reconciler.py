@@ -7,7 +7,6 @@ from typing import Any
 
 from bus_operator import provision
 from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
-from bus_operator.apply import IssuedCredential
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.database import connect, translate
 from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
@@ -23,6 +22,7 @@ from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
 from bus_operator.plan import HeldCredential
 from bus_operator.reporting import Reporter, Wake
+from bus_operator.roles import IssuedCredential
 from bus_operator.selection import Selection
 from bus_operator.status import Condition
 

@@ -29,6 +29,15 @@ def new_channel_names() -> ChannelNames:
     return ChannelNames(queue=f"bus_{token}", role=f"bus_channel_{token}", wake=f"bus_{secrets.token_hex(16)}")
 
 
+def channel_functions(queue: str) -> tuple[str, str]:
+    """The names of a channel's own functions in pgmq_bus_channel: what publishes and what reads.
+
+    Clients and the functions in the database make them of the queue's name in the same way.
+    """
+    token = queue.removeprefix("bus_")
+    return f"publish_{token}", f"read_{token}"
+
+
 def login_name(channel_role: str, generation: int) -> str:
     """The login of a credential generation, for example `bus_login_0f3a…_g1`."""
     return f"bus_login_{channel_role.removeprefix('bus_channel_')}_g{generation}"

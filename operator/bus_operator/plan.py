@@ -14,6 +14,7 @@ from bus_operator.actions import (
     GrantConnect,
     GrantOwnerToSelf,
     InstallAction,
+    InstallChannelFunctions,
     InstallFunctions,
     InstallPgmq,
     InstallSchema,
@@ -108,6 +109,7 @@ def plan_channel(
     held: HeldCredential | None,
     yielding: frozenset[Uid] = frozenset(),
     *,
+    functions_digest: str,
     binding_wanted: bool = True,
 ) -> list[ChannelAction]:
     """The steps that make the channel as desired and its binding valid; none when they are.
@@ -117,6 +119,7 @@ def plan_channel(
         observed: What is there.
         held: What the binding holds.
         yielding: Owners that give way: younger BusChannels that claimed the same wire name.
+        functions_digest: Digest of the templates of a channel's functions that this operator ships.
         binding_wanted: False leaves the credentials as they are.
 
     Raises:
@@ -139,6 +142,10 @@ def plan_channel(
         actions.append(RepairRole(observed.role, create=not observed.role_exists))
     if not observed.log_exists:
         actions.append(RecreateLog(observed.queue))
+    # A role that was dropped took its privileges with it.
+    expected = stored_fingerprint(functions_digest, observed.actual_fingerprint)
+    if observed.installed_fingerprint != expected or not observed.role_exists:
+        actions.append(InstallChannelFunctions(observed.queue))
     if desired.differs_from(observed):
         actions.append(UpdateChannel(desired))
     if not binding_wanted:

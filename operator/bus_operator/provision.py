@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from bus_operator import apply, catalog, plan, sql
+from bus_operator import apply, catalog, installation, plan, sql
 from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, InstallAction
-from bus_operator.apply import IssuedCredential
 from bus_operator.catalog import ChannelCounts, ObservedDatabase
 from bus_operator.model import Uid
+from bus_operator.roles import IssuedCredential
 
 _INSTALLATION_ROUNDS = 2
 """A second one is needed where only the first lets this administrator read the registry."""
@@ -19,10 +19,10 @@ async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, lis
     done: list[InstallAction] = []
     for _ in range(_INSTALLATION_ROUNDS):
         observed = await catalog.observe_database(connection)
-        actions = plan.plan_installation(observed, sql.schema_version(), apply.functions_digest())
+        actions = plan.plan_installation(observed, sql.schema_version(), installation.functions_digest())
         if not actions:
             break
-        await apply.apply_installation(connection, actions)
+        await installation.apply_installation(connection, actions)
         done += actions
     else:
         observed = await catalog.observe_database(connection)
@@ -50,7 +50,14 @@ async def provision(
 ) -> ProvisionedChannel:
     """Makes a channel as desired. A credential that is issued must be written to the binding by the caller."""
     observed = await catalog.observe_channel(connection, desired.name)
-    actions = plan.plan_channel(desired, observed, held, yielding, binding_wanted=binding_wanted)
+    actions = plan.plan_channel(
+        desired,
+        observed,
+        held,
+        yielding,
+        functions_digest=apply.channel_functions_digest(),
+        binding_wanted=binding_wanted,
+    )
     issued = await apply.apply_channel(connection, observed, actions)
     if actions:
         observed = await catalog.observe_channel(connection, desired.name)

@@ -1,6 +1,9 @@
 """SQL statements that take no parameters: DDL on roles and schemas. The only place that quotes identifiers."""
 
-from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE
+import re
+from collections.abc import Mapping, Sequence
+
+from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE, channel_functions
 
 ROLE_SETTINGS = {
     # pipecat's and our clients qualify every name; an empty path leaves nothing to plant.
@@ -9,6 +12,8 @@ ROLE_SETTINGS = {
     "idle_in_transaction_session_timeout": "'15s'",
     "statement_timeout": "'30s'",
 }
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def identifier(name: str) -> str:
@@ -84,16 +89,55 @@ def drop_owned(name: str) -> str:
 
 
 def create_schemas() -> list[str]:
-    """The private schema and the versioned one of the runtime's functions, and that they are the owner role's."""
+    """The private schema and those of the functions that clients call, and that they are the owner role's."""
     owner = identifier(OWNER_ROLE)
     return [
         statement
-        for name in ("pgmq_bus", "pgmq_bus_v1")
+        for name in ("pgmq_bus", "pgmq_bus_v1", "pgmq_bus_channel")
         for statement in (
             f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {owner}",
             f"ALTER SCHEMA {name} OWNER TO {owner}",
         )
     ]
+
+
+def log_table(queue: str) -> str:
+    """The quoted name, within the schema `pgmq`, of the table in which PGMQ keeps a queue."""
+    return identifier(f"q_{queue}")
+
+
+def create_channel_functions(templates: Sequence[str], *, queue: str, role: str, channel_id: int) -> list[str]:
+    """A channel's own functions, and that its role alone may execute them.
+
+    Args:
+        templates: Function definitions with `{{placeholders}}`.
+        queue: The channel's queue.
+        role: The channel's role.
+        channel_id: The channel's number in the registry.
+    """
+    publish, read = map(identifier, channel_functions(queue))
+    values = {
+        "publish": publish,
+        "read": read,
+        "log": log_table(queue),
+        "sequence": identifier(f"q_{queue}_msg_id_seq"),
+        "channel_id": f"{channel_id:d}",
+    }
+    return [
+        *(_filled(template, values) for template in templates),
+        *(
+            statement
+            for name in (publish, read)
+            for statement in (
+                f"REVOKE ALL ON FUNCTION pgmq_bus_channel.{name} FROM PUBLIC",
+                f"GRANT EXECUTE ON FUNCTION pgmq_bus_channel.{name} TO {identifier(role)}",
+            )
+        ),
+    ]
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
 def grant_pgmq() -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from pgmq.install import get_embedded_install_sql
 from wire import Peer, payloads
 
-from bus_operator import actions, apply, catalog, plan, provision, render, sql
+from bus_operator import actions, catalog, installation, plan, provision, render, sql
 from bus_operator.errors import SpecError
 
 CATALOG_ROWS = """
@@ -242,7 +242,7 @@ async def test_a_newer_schema_is_left_alone(session: asyncpg.Connection):
 
 async def test_another_operators_functions_are_replaced(session: asyncpg.Connection):
     observed = await catalog.observe_database(session)
-    assert plan.plan_installation(observed, sql.schema_version(), apply.functions_digest()) == []
+    assert plan.plan_installation(observed, sql.schema_version(), installation.functions_digest()) == []
     assert plan.plan_installation(observed, sql.schema_version(), "other") == [
         actions.InstallFunctions(sql.schema_version())
     ]

@@ -279,14 +279,17 @@ async def test_a_plan_that_somebody_overtook_changes_nothing(operator: Operator)
     """Two reconcilers saw the same; the second one's plan is refused as a whole."""
     first = await operator.provision(desire("orders"))
     observed = await catalog.observe_channel(operator.session, "orders")
-    stale = plan.plan_channel(desire("orders"), observed, None)
+    digest = apply.channel_functions_digest()
+    stale = plan.plan_channel(desire("orders"), observed, None, functions_digest=digest)
     await operator.provision(desire("orders"))
     with pytest.raises(TransientError, match="another reconciler"):
         await apply.apply_channel(operator.session, observed, stale)
 
     await provision.deprovision(operator.session, "orders", Uid("uid-1"), "Retain")
     observed = await catalog.observe_channel(operator.session, "orders")
-    stale = plan.plan_channel(desire("orders", uid="uid-2"), observed, None, binding_wanted=False)
+    stale = plan.plan_channel(
+        desire("orders", uid="uid-2"), observed, None, functions_digest=digest, binding_wanted=False
+    )
     await operator.provision(desire("orders", uid="uid-3"))
     with pytest.raises(TransientError, match="another reconciler"):
         await apply.apply_channel(operator.session, observed, stale)

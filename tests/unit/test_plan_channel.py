@@ -1,16 +1,18 @@
 """What is done to a channel, from what is wanted and what was observed."""
 
 from dataclasses import replace
+from functools import partial
 from datetime import timedelta
 
 import pytest
 
-from bus_operator import credentials
+from bus_operator import credentials, plan
 from bus_operator.actions import (
     CreateChannel,
     DesiredChannel,
     DropChannel,
     DropLogin,
+    InstallChannelFunctions,
     IssueCredential,
     RecreateLog,
     ReleaseChannel,
@@ -21,10 +23,13 @@ from bus_operator.actions import (
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedLogin
 from bus_operator.errors import ChannelConflictError
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential, plan_channel, plan_deletion
+from bus_operator.plan import HeldCredential, plan_deletion
+
+plan_channel = partial(plan.plan_channel, functions_digest="shipped")
 
 PASSWORD = "correct-horse"
 ROLE = "bus_channel_0123456789ab"
+QUEUE = "bus_0123456789ab"
 WANTED = DesiredChannel(
     name="orders",
     owner_uid=Uid("uid-1"),
@@ -57,7 +62,7 @@ def login(generation: int, **changes) -> ObservedLogin:
 OBSERVED = ObservedChannel(
     id=1,
     name="orders",
-    queue="bus_0123456789ab",
+    queue=QUEUE,
     role=ROLE,
     owner_uid="uid-1",
     owner_reference="team/orders",
@@ -70,6 +75,8 @@ OBSERVED = ObservedChannel(
     log_exists=True,
     role_exists=True,
     role_is_client=True,
+    installed_fingerprint="shipped:as installed",
+    actual_fingerprint="as installed",
     logins=(login(1),),
 )
 HELD = HeldCredential(login(1).role, PASSWORD)
@@ -108,13 +115,28 @@ def test_a_changed_connection_limit_concerns_the_login_too():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"role_exists": False, "role_is_client": False}, RepairRole(ROLE, create=True)),
-        ({"role_is_client": False}, RepairRole(ROLE, create=False)),
-        ({"log_exists": False}, RecreateLog("bus_0123456789ab")),
+        (
+            {"role_exists": False, "role_is_client": False},
+            [RepairRole(ROLE, create=True), InstallChannelFunctions(QUEUE)],
+        ),
+        ({"role_is_client": False}, [RepairRole(ROLE, create=False)]),
+        ({"log_exists": False}, [RecreateLog(QUEUE)]),
     ],
 )
 def test_what_is_missing_is_made_anew(changes, expected):
-    assert plan_channel(WANTED, replace(OBSERVED, **changes), HELD) == [expected]
+    assert plan_channel(WANTED, replace(OBSERVED, **changes), HELD) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"installed_fingerprint": None},
+        {"installed_fingerprint": "older:as installed"},
+        {"actual_fingerprint": "as somebody changed them"},
+    ],
+)
+def test_functions_that_are_not_as_shipped_and_installed(changes):
+    assert plan_channel(WANTED, replace(OBSERVED, **changes), HELD) == [InstallChannelFunctions(QUEUE)]
 
 
 @pytest.mark.parametrize(
@@ -216,8 +238,8 @@ def test_deleting_what_is_not_its_own_does_nothing(policy):
 
 def test_no_plan_shows_a_secret():
     wanted = replace(WANTED, max_connections=7)
-    plan = plan_channel(wanted, OBSERVED, HELD)
-    shown = repr(plan) + " ".join(map(str, plan)) + repr(HELD) + repr(OBSERVED)
+    planned = plan_channel(wanted, OBSERVED, HELD)
+    shown = repr(planned) + " ".join(map(str, planned)) + repr(HELD) + repr(OBSERVED)
     assert PASSWORD not in shown
     assert "SCRAM-SHA-256" not in shown
 

@@ -11,13 +11,13 @@ import click
 
 from bus_operator import provision
 from bus_operator.actions import DesiredChannel
-from bus_operator.apply import IssuedCredential
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.cli import bindings
 from bus_operator.cli.manifests import Manifest, read_channels
 from bus_operator.database import AdminConnection, connect, translate
 from bus_operator.errors import BusError, SpecError
 from bus_operator.model import Uid
+from bus_operator.roles import IssuedCredential
 
 
 @click.command()

@@ -3,6 +3,7 @@
 - `schema.sql`: tables and the membership view at the current version.
 - `migrations/NNNN_*.sql`: how an older installation becomes the current one, one step a file.
 - `functions/{core,v1,public}/*.sql`: one function a file, re-created at every installation.
+- `channel/*.sql`: templates of the functions that each channel gets of its own, one a file; `render` fills them in.
 - `privileges.sql`: who may call them.
 - `queries/*.sql`: the statements of the operator, by name.
 """
@@ -59,3 +60,10 @@ def functions() -> tuple[str, ...]:
         for entry in sorted(_ROOT.joinpath("functions", folder).iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".sql")
     )
+
+
+@cache
+def channel_functions() -> tuple[str, ...]:
+    """The templates of a channel's own functions."""
+    folder = sorted(_ROOT.joinpath("channel").iterdir(), key=lambda entry: entry.name)
+    return tuple(entry.read_text(encoding="utf-8") for entry in folder if entry.name.endswith(".sql"))

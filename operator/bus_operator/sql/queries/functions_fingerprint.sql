@@ -1,10 +1,11 @@
 -- Changes with any change of our functions (text, owner, privileges, search_path, a missing or an extra one), and of the
--- privileges on the registry and the text of its view.
+-- privileges on the registry and the text of its view. What is in pgmq_bus_channel is each channel's own business: see
+-- channel_functions_fingerprint.sql.
 select md5(coalesce(string_agg(concat_ws('|', f.identity, f.definition, f.owner, f.privileges), E'\n' order by f.identity), ''))
 from (
     select
         p.oid::regprocedure::text as identity,
-        pg_get_functiondef(p.oid) as definition,
+        case p.prokind when 'a' then '' else pg_get_functiondef(p.oid) end as definition,
         p.proowner::regrole::text as owner,
         p.proacl::text as privileges
     from pg_proc as p
@@ -17,7 +18,7 @@ from (
     union all
     select n.nspname, '', n.nspowner::regrole::text, n.nspacl::text
     from pg_namespace as n
-    where n.nspname in ('pgmq_bus', 'pgmq_bus_v1')
+    where n.nspname in ('pgmq_bus', 'pgmq_bus_v1', 'pgmq_bus_channel')
     union all
     select
         c.oid::regclass::text,

@@ -1,6 +1,6 @@
 select
     c.id, c.name, c.queue, c.role::text as role, c.owner_uid, c.owner_reference, c.durability, c.self_delivery,
-    c.max_peers, c.max_message_bytes, c.max_connections, c.peer_timeout,
+    c.max_peers, c.max_message_bytes, c.max_connections, c.peer_timeout, c.functions_fingerprint as installed_fingerprint,
     to_regclass(format('pgmq.%I', 'q_' || c.queue)) is not null as log_exists,
     to_regrole(c.role::text) is not null as role_exists,
     coalesce(pg_has_role(to_regrole(c.role::text)::oid, 'pgmq_bus_client', 'USAGE'), false) as role_is_client

@@ -1,0 +1,108 @@
+"""Roles on the server: acting as the owner role, the logins of channels, and getting rid of either."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from bus_operator import credentials, naming, render, sql
+from bus_operator.errors import TransientError
+
+
+@dataclass(frozen=True)
+class IssuedCredential:
+    """A login that was just created. The only place of its password besides the binding; kept out of `repr`."""
+
+    username: str
+    password: str = field(repr=False)
+    generation: int
+
+
+def overtaken(what: str) -> TransientError:
+    """The error of a plan that no longer fits."""
+    return TransientError(f"{what} was created or changed by another reconciler meanwhile", reason="Conflict")
+
+
+async def execute(connection: asyncpg.Connection, statements: Iterable[str]) -> None:
+    """Runs statements one after the other."""
+    for statement in statements:
+        await connection.execute(statement)
+
+
+@asynccontextmanager
+async def as_owner(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Acts as the owner role, so that what is created is its own, then as the administrator again.
+
+    Within a transaction, whose end does the same after a failure.
+    """
+    await connection.execute(render.set_local_role(naming.OWNER_ROLE))
+    yield
+    await connection.execute("RESET ROLE")
+
+
+async def create_channel_role(connection: asyncpg.Connection, name: str) -> None:
+    """Creates a channel's role and lets it execute what clients may."""
+    await connection.execute(render.create_group_role(name))
+    await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
+
+
+async def issue(
+    connection: asyncpg.Connection, role: str, channel_id: int, generation: int, connection_limit: int
+) -> IssuedCredential:
+    """Creates the login of a credential generation, with a new password."""
+    username = naming.login_name(role, generation)
+    password = credentials.new_password()
+    verifier = credentials.scram_verifier(password)
+    try:
+        await connection.execute(render.create_group_role(username))
+    except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError) as exc:
+        raise overtaken(f"login {username}") from exc
+    await connection.execute(render.login_attributes(username, verifier, connection_limit))
+    for statement in render.login_settings(username):
+        await connection.execute(statement)
+    await connection.execute(render.grant_role(role, username))
+    await connection.execute(sql.query("insert_login"), username, channel_id, generation, verifier)
+    return IssuedCredential(username, password, generation)
+
+
+async def drop_login(connection: asyncpg.Connection, channel_role: str, name: str) -> None:
+    """Ends a login's sessions and drops it; where that is impossible it stays as a name that can do nothing."""
+    if await role_exists(connection, name):
+        await _become_member(connection, name)
+        await connection.execute(sql.query("terminate_sessions"), name)
+        if not await drop_role(connection, name):
+            # It stays registered, so that no later generation takes the name.
+            await connection.execute(render.forbid_login(name))
+            if await role_exists(connection, channel_role):
+                await connection.execute(render.revoke_role(channel_role, name))
+            await connection.execute(sql.query("retire_login"), name)
+            return
+    await connection.execute(sql.query("delete_login"), name)
+
+
+async def drop_role(connection: asyncpg.Connection, name: str) -> bool:
+    """Drops a role with what a client may have created as it, temporary tables or large objects.
+
+    False when it owns something in another database of the server: any login may create large objects wherever it may
+    connect.
+    """
+    await _become_member(connection, name)
+    await connection.execute(render.drop_owned(name))
+    try:
+        async with connection.transaction():
+            await connection.execute(render.drop_role(name))
+    except asyncpg.DependentObjectsStillExistError:
+        return False
+    return True
+
+
+async def _become_member(connection: asyncpg.Connection, name: str) -> None:
+    """Only members of a role may end its sessions and drop what it owns; a superuser is one of every role."""
+    if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
+        await connection.execute(render.grant_role_to_self(name))
+
+
+async def role_exists(connection: asyncpg.Connection, name: str) -> bool:
+    """Whether the server has the role."""
+    return bool(await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", name))
