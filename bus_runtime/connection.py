@@ -1,13 +1,14 @@
-"""The one place that talks to asyncpg, and the boundary where its errors become ours.
+"""Runs statements on the application's pool or on connections of our own, directly or through a pooler.
 
-Errors are told apart by SQLSTATE (PostgreSQL documentation, appendix A) and by when they happen:
-before a statement could be sent it certainly had no effect; an error that the server reports for it
-means that it was rolled back; only a connection that breaks in between leaves the outcome open.
+A pooler that hands the server's sessions around between transactions (PgBouncer's transaction mode) is noticed and
+served: each statement then runs in a transaction of its own, which keeps it in one session. That takes four round trips
+instead of one, and nothing can be listened to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,81 +17,36 @@ import asyncpg
 
 from bus_runtime._version import __version__
 from bus_runtime.binding import Binding
-from bus_runtime.errors import (
-    AccessDeniedError,
-    AuthenticationError,
-    BackendError,
-    BindingError,
-    ConnectionLostError,
-    RejectedError,
-    TransientError,
-    UnavailableError,
+from bus_runtime.driver import (
+    DRIVER_ERRORS,
+    DUPLICATE_PREPARED_STATEMENT,
+    INSUFFICIENT_PRIVILEGE,
+    NO_SUCH_PREPARED_STATEMENT,
+    READ_ONLY,
+    connect_error,
+    drop,
+    local_ip,
+    statement_error,
 )
+from bus_runtime.errors import BackendError, BindingError, ConnectionLostError
+from bus_runtime.keeper import CONNECT_TIMEOUT, STATEMENT_TIMEOUT, Keeper, Kept
 
-#: Seconds to establish a connection, and for a statement to return. The statements here take milliseconds; the
-#: logins' own statement_timeout is 30 s, so a longer silence means that the connection is dead.
-_CONNECT_TIMEOUT = 10.0
-_STATEMENT_TIMEOUT = 40.0
+logger = logging.getLogger(__name__)
 
-#: One for LISTEN, one for everything else, one more when reads and publishes overlap.
-_MAX_CONNECTIONS = 3
+_STATEMENT_FAILURES = (*DRIVER_ERRORS, asyncpg.InternalClientError)
+#: BindingError: the binding may be in the middle of being replaced.
+_NO_CONNECTION = (*DRIVER_ERRORS, BindingError)
+_REPLACE_CONNECTIONS = (INSUFFICIENT_PRIVILEGE, READ_ONLY)
+_SESSION_CHANGED = (NO_SUCH_PREPARED_STATEMENT, DUPLICATE_PREPARED_STATEMENT)
 
-_INSUFFICIENT_PRIVILEGE = "42501"
-_AUTHENTICATION_CLASS = "28"
-_READ_ONLY = "25006"
-
-#: What the server's answer to a statement means to us, by the beginning of its SQLSTATE; the first match counts.
-_STATEMENT_ERRORS: tuple[tuple[str, type[BackendError]], ...] = (
-    (_INSUFFICIENT_PRIVILEGE, AccessDeniedError),
-    ("22", RejectedError),  # data exception
-    ("54", RejectedError),  # program limit exceeded
-    ("40003", ConnectionLostError),  # statement completion unknown
-    ("40", TransientError),  # serialization failure, deadlock
-    ("53", TransientError),  # out of memory, disk, connections
-    ("55P03", TransientError),  # lock not available
-    ("57014", TransientError),  # statement cancelled or timed out
-    (_READ_ONLY, TransientError),  # a failover under way
-    ("26000", TransientError),  # prepared statement gone: a pooler changed the session
-    ("57P", ConnectionLostError),  # the server ends the session, possibly after the commit
-    ("08", ConnectionLostError),  # connection exception, also the driver's own
-    ("", BackendError),
-)
-
-#: What a driver call raises when the server or the connection is at fault.
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-
-
-def drop(connection: asyncpg.pool.PoolConnectionProxy) -> None:
-    """Close a connection at once. A pool detaches one that broke, and any call on it then raises."""
-    with suppress(asyncpg.InterfaceError):
-        connection.terminate()
-
-
-def statement_error(exc: BaseException) -> BackendError:
-    """Our error for what a statement raised after it may have been sent."""
-    if isinstance(exc, asyncpg.PostgresError):
-        state = exc.sqlstate or ""
-        kind = next(kind for prefix, kind in _STATEMENT_ERRORS if state.startswith(prefix))
-        return kind(str(exc), sqlstate=state or None)
-    if isinstance(exc, asyncpg.InterfaceError):
-        # asyncpg's own refusal to send on a connection that it knows to be closed.
-        return UnavailableError(f"no connection: {exc}")
-    return ConnectionLostError(f"connection lost: {exc or type(exc).__name__}")
-
-
-def connect_error(exc: BaseException) -> UnavailableError:
-    """Our error for what establishing a connection raised."""
-    state = exc.sqlstate if isinstance(exc, asyncpg.PostgresError) else None
-    if state is not None and (state.startswith(_AUTHENTICATION_CLASS) or state == _INSUFFICIENT_PRIVILEGE):
-        return AuthenticationError(f"the server does not accept the login: {exc}", sqlstate=state)
-    return UnavailableError(f"no connection: {exc or type(exc).__name__}", sqlstate=state)
+_MAX_REPETITIONS = 2
 
 
 class Database:
-    """Runs statements on pooled connections.
+    """Runs statements.
 
-    Either on a pool of the caller, which is never closed here, or on one of its own, opened when first
-    needed, whose every new connection uses the binding as it is on disk at that moment.
+    Either on a pool of the caller, which is never closed here, or on connections of its own, opened when first
+    needed, each with the binding as it is on disk at that moment.
 
     Args:
         pool: The caller's pool; exclusive with `binding`.
@@ -102,101 +58,201 @@ class Database:
             raise ValueError("Database needs a pool or a binding, and not both")
         self._pool = pool
         self._binding = binding
+        self._keeper: Keeper | None = None
+        # Our own statements have names that make it safe to find out on the way; a pool's do not.
+        self._pooled: bool | None = None if binding is None else False
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler is known to stand between, so that nothing in a session outlasts a transaction."""
+        return bool(self._pooled)
 
     @property
     def spares_a_connection(self) -> bool:
         """Whether one connection can be kept for LISTEN without starving the statements."""
+        if self.pooled:
+            return False
         return self._binding is not None or (self._pool is not None and self._pool.get_max_size() > 1)
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run one statement; its rows.
 
         Raises:
-            BackendError: By what is known about the statement's effect; see the module's documentation.
+            BackendError: By what is known about the statement's effect; see `driver`.
         """
-        async with self.connection() as connection:
+        for _ in range(_MAX_REPETITIONS):
+            # Decided now: another statement may find out meanwhile.
+            pinned = self.pooled
             try:
-                rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments, timeout=_STATEMENT_TIMEOUT)
-                return rows
-            except (*DRIVER_ERRORS, asyncpg.InternalClientError) as exc:
-                error = statement_error(exc)
-                lost = isinstance(error, ConnectionLostError)
-                if lost:
-                    # It may only have timed out: never use it again.
-                    drop(connection)
-                if lost or error.sqlstate in (_INSUFFICIENT_PRIVILEGE, _READ_ONLY):
-                    await self._forget_connections()
-                raise error from exc
+                return await self._run(sql, arguments)
+            except BackendError as error:
+                if pinned or not self._repeats(error):
+                    raise
+        return await self._run(sql, arguments)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
-        """A connection for as long as the block lasts.
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for as long as the block lasts, besides those that run statements.
 
         Raises:
             UnavailableError: None could be had.
         """
+        if self._pool is not None:
+            connection = await self._acquire(self._pool)
+            try:
+                yield connection
+            finally:
+                await _release(self._pool, connection)
+            return
         try:
-            pool = await self._open()
-            connection = await pool.acquire(timeout=_CONNECT_TIMEOUT)
-        # BindingError: the binding may be in the middle of being replaced.
-        except (*DRIVER_ERRORS, BindingError) as exc:
+            connection = await self._connect()
+        except _NO_CONNECTION as exc:
             raise connect_error(exc) from exc
         try:
             yield connection
         finally:
-            await _release(pool, connection)
+            with suppress(*DRIVER_ERRORS):
+                await connection.close(timeout=CONNECT_TIMEOUT)
+
+    async def local_ip(self) -> str | None:
+        """The IP address by which the server knows this host; loopback's if both are the same. None: not known.
+
+        Raises:
+            UnavailableError: No connection could be had.
+        """
+        if self._pool is not None:
+            async with self.connection() as connection:
+                return local_ip(connection)
+        keeper, kept = await self._take()
+        keeper.release(kept)
+        return local_ip(kept.connection)
 
     async def close(self) -> None:
-        """Close the pool if it is our own; a later statement opens another one."""
-        if self._binding is None or self._pool is None:
-            return
-        pool, self._pool = self._pool, None
+        """Close our own connections; a later statement opens another one."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.close()
+
+    async def _run(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+        if self._pool is not None:
+            return await self._run_in_pool(self._pool, sql, arguments)
+        keeper, kept = await self._take()
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await pool.close()
-        except DRIVER_ERRORS:
-            pool.terminate()
+            if self._pooled:
+                rows = await _pinned(kept.connection, sql, arguments)
+            else:
+                rows = await kept.fetch(sql, arguments)
+        except _STATEMENT_FAILURES as exc:
+            error = statement_error(exc)
+            lost = isinstance(error, ConnectionLostError)
+            if lost or error.sqlstate in _REPLACE_CONNECTIONS or isinstance(exc, asyncpg.InvalidCachedStatementError):
+                # The login may have been rotated or the primary moved, and a connection seldom breaks alone.
+                keeper.expire()
+            keeper.discard(kept) if lost else keeper.release(kept)
+            raise error from exc
+        except BaseException:
+            # Cancelled in the middle: what the server still answers is nobody's.
+            keeper.discard(kept)
+            raise
+        keeper.release(kept)
+        return rows
 
-    async def _open(self) -> asyncpg.Pool:
-        if self._pool is None:
-            # Assigned before it is awaited: initialising is asyncpg's to serialise.
-            self._pool = asyncpg.create_pool(
-                min_size=0,
-                max_size=_MAX_CONNECTIONS,
-                connect=self._connect,
-                # No statement here leaves anything behind in the session, so nothing needs the round trip.
-                reset=_leave_as_is,
+    async def _run_in_pool(self, pool: asyncpg.Pool, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+        connection = await self._acquire(pool)
+        try:
+            if not self._pooled:
+                rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments, timeout=STATEMENT_TIMEOUT)
+                return rows
+            async with asyncio.timeout(STATEMENT_TIMEOUT):
+                return await _pinned(connection, sql, arguments)
+        except _STATEMENT_FAILURES as exc:
+            error = statement_error(exc)
+            if isinstance(error, ConnectionLostError):
+                # It may only have timed out: never use it again.
+                drop(connection)
+            raise error from exc
+        finally:
+            await _release(pool, connection)
+
+    def _repeats(self, error: BackendError) -> bool:
+        """Whether to repeat at once what the server refused before it executed anything."""
+        if isinstance(error.__cause__, asyncpg.InvalidCachedStatementError):
+            return self._pool is None
+        if error.sqlstate not in _SESSION_CHANGED:
+            return False
+        self._note_pooler()
+        return True
+
+    def _note_pooler(self) -> None:
+        if not self._pooled:
+            logger.info(
+                "a pooler hands the server's sessions around between transactions: each statement gets a transaction "
+                "of its own, and new messages are not listened for"
             )
-        if self._binding is not None:
-            await self._pool
-        return self._pool
+        self._pooled = True
 
-    async def _connect(self, *_: Any, **options: Any) -> asyncpg.Connection:
+    async def _take(self) -> tuple[Keeper, Kept]:
+        if self._keeper is None:
+            self._keeper = Keeper(self._connect)
+        keeper = self._keeper
+        try:
+            return keeper, await keeper.acquire()
+        except _NO_CONNECTION as exc:
+            raise connect_error(exc) from exc
+
+    async def _connect(self) -> asyncpg.Connection:
         if self._binding is None:
-            raise RuntimeError("only a pool of our own connects here")
+            raise RuntimeError("only a database with a binding connects by itself")
         binding = self._binding = await asyncio.to_thread(self._binding.reload)
         return await asyncpg.connect(
             binding.uri,
-            timeout=_CONNECT_TIMEOUT,
+            timeout=CONNECT_TIMEOUT,
             # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
             server_settings={"application_name": f"bus_runtime/{__version__}"},
-            **options,
         )
 
-    async def _forget_connections(self) -> None:
-        """Replace our connections when next used: the login may have been rotated or the primary moved, and a
-        connection seldom breaks alone."""
-        if self._binding is not None and self._pool is not None:
-            await self._pool.expire_connections()
+    async def _acquire(self, pool: asyncpg.Pool) -> Any:
+        try:
+            connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+        except DRIVER_ERRORS as exc:
+            raise connect_error(exc) from exc
+        if self._pooled is None:
+            try:
+                async with asyncio.timeout(STATEMENT_TIMEOUT):
+                    direct = await is_direct(connection)
+            except BaseException as exc:
+                drop(connection)
+                await _release(pool, connection)
+                if isinstance(exc, _STATEMENT_FAILURES):
+                    raise connect_error(exc) from exc
+                raise
+            self._pooled = False
+            if not direct:
+                # Which mode it is in does not show, and the pool's statements have names that others use as well.
+                self._note_pooler()
+        return connection
 
 
-async def _leave_as_is(_: asyncpg.Connection) -> None:
-    return None
+async def is_direct(connection: Any) -> bool:
+    """Whether nothing stands between: a pooler does not pass on the server's process id."""
+    rows = await _pinned(connection, "select pg_backend_pid()", ())
+    return bool(rows[0][0] == connection.get_server_pid())
 
 
-async def _release(pool: asyncpg.Pool, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+async def _pinned(connection: Any, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+    """Run a statement in a transaction of its own: from its beginning to its end a pooler keeps to one session.
+
+    It has no name there, so that it neither meets nor leaves anything in that session.
+    """
+    async with connection.transaction():
+        statement = await connection.prepare(sql, name="")
+        rows: list[asyncpg.Record] = await statement.fetch(*arguments)
+        return rows
+
+
+async def _release(pool: asyncpg.Pool, connection: Any) -> None:
     """Give the connection back. One that cannot be reset is dropped by the pool, which is all that matters."""
     try:
-        await pool.release(connection, timeout=_CONNECT_TIMEOUT)
+        await pool.release(connection, timeout=CONNECT_TIMEOUT)
     except DRIVER_ERRORS:
         drop(connection)

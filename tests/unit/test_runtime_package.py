@@ -13,8 +13,9 @@ import pytest
 
 import bus_runtime
 from bus_runtime.backoff import Backoff, OutageLog
-from bus_runtime.connection import Database, connect_error, statement_error
+from bus_runtime.connection import Database
 from bus_runtime.direct import queue_prefix
+from bus_runtime.driver import connect_error, statement_error
 from bus_runtime.errors import (
     AccessDeniedError,
     AuthenticationError,
