@@ -92,6 +92,9 @@ class DesiredChannel:
     max_message_bytes: int
     max_connections: int
     peer_timeout: timedelta
+    max_age: timedelta | None
+    max_messages: int | None
+    max_bytes: int | None
 
     @classmethod
     def from_spec(cls, spec: ChannelSpec, *, namespace: str, name: str, uid: Uid) -> "DesiredChannel":
@@ -106,7 +109,15 @@ class DesiredChannel:
             max_message_bytes=spec.limits.max_message_bytes,
             max_connections=spec.limits.max_connections,
             peer_timeout=parse_duration(spec.peer_timeout),
+            max_age=parse_duration(spec.retention.max_age) if spec.retention.max_age else None,
+            max_messages=spec.retention.max_messages,
+            max_bytes=spec.retention.max_bytes,
         )
+
+    @property
+    def unlogged(self) -> bool:
+        """Whether the log is not to be in the server's write-ahead log."""
+        return self.durability == "Unlogged"
 
     def differs_from(self, observed: ObservedChannel) -> bool:
         """Whether the registry's row says something else."""
@@ -149,9 +160,21 @@ class RecreateLog:
     """Create the log anew after somebody dropped it; its messages are gone."""
 
     queue: str
+    unlogged: bool
 
     def __str__(self) -> str:
         return f"create the lost queue {self.queue} anew"
+
+
+@dataclass(frozen=True)
+class SetLogPersistence:
+    """Rewrite the log with its messages, into the server's write-ahead log or out of it."""
+
+    queue: str
+    unlogged: bool
+
+    def __str__(self) -> str:
+        return f"make queue {self.queue} {'unlogged' if self.unlogged else 'logged'}"
 
 
 @dataclass(frozen=True)
@@ -202,6 +225,7 @@ ChannelAction = (
     | UpdateChannel
     | RepairRole
     | RecreateLog
+    | SetLogPersistence
     | InstallChannelFunctions
     | IssueCredential
     | UpdateLogin

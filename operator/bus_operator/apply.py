@@ -18,10 +18,12 @@ from bus_operator.actions import (
     IssueCredential,
     RecreateLog,
     RepairRole,
+    SetLogPersistence,
     UpdateChannel,
     UpdateLogin,
 )
 from bus_operator.catalog import ObservedChannel
+from bus_operator.errors import TransientError
 from bus_operator.plan import stored_fingerprint
 from bus_operator.roles import (
     IssuedCredential,
@@ -34,6 +36,12 @@ from bus_operator.roles import (
     overtaken,
     role_exists,
 )
+
+LOG_LOCK_TIMEOUT = 3
+"""Seconds to wait for those who use a log that is to be rewritten; publishers wait meanwhile. A long poll lasts one."""
+
+REWRITE_TIMEOUT = 600.0
+"""Seconds that rewriting a log may take."""
 
 
 def channel_functions_digest() -> str:
@@ -48,6 +56,7 @@ class _Target:
     id: int
     queue: str
     role: str
+    owner_uid: str | None
 
 
 async def apply_channel(
@@ -62,56 +71,60 @@ async def apply_channel(
     if not actions:
         return issued
     async with connection.transaction():
-        target = _Target(observed.id, observed.queue, observed.role) if observed else None
+        target = _Target(observed.id, observed.queue, observed.role, observed.owner_uid) if observed else None
         for action in actions:
             if isinstance(action, CreateChannel):
                 target = await _create_channel(connection, action.desired)
-                continue
-            if target is None:
+            elif target is None:
                 raise ValueError(f"{action}: there is no channel")
-            match action:
-                case UpdateChannel(desired):
-                    await _update_channel(connection, target, desired, observed.owner_uid if observed else None)
-                case RepairRole(name, create=True):
-                    await create_channel_role(connection, name)
-                case RepairRole(name, create=False):
-                    await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
-                case RecreateLog(queue):
-                    async with as_owner(connection):
-                        await connection.execute(sql.query("create_queue"), queue)
-                        await connection.execute(sql.query("resume_log"), queue)
-                case InstallChannelFunctions():
-                    await _install_functions(connection, target)
-                case IssueCredential(generation, connection_limit):
-                    issued = await issue(connection, target.role, target.id, generation, connection_limit)
-                case UpdateLogin(name, verifier, connection_limit):
-                    await connection.execute(render.login_attributes(name, verifier, connection_limit))
-                case DropLogin(name):
-                    await drop_login(connection, target.role, name)
+            elif isinstance(action, IssueCredential):
+                issued = await issue(connection, target.role, target.id, action.generation, action.connection_limit)
+            else:
+                await _change(connection, target, action)
     return issued
+
+
+async def _change(connection: asyncpg.Connection, target: _Target, action: ChannelAction) -> None:
+    match action:
+        case UpdateChannel(desired):
+            await _update_channel(connection, target, desired)
+        case RepairRole(name, create=True):
+            await create_channel_role(connection, name)
+        case RepairRole(name, create=False):
+            await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
+        case RecreateLog(queue, unlogged):
+            async with as_owner(connection):
+                await connection.execute(sql.query("create_queue"), queue, unlogged)
+                await connection.execute(sql.query("resume_log"), queue)
+        case SetLogPersistence(queue, unlogged):
+            await _set_log_persistence(connection, target.id, queue, unlogged)
+        case InstallChannelFunctions():
+            await _install_functions(connection, target)
+        case UpdateLogin(name, verifier, connection_limit):
+            await connection.execute(render.login_attributes(name, verifier, connection_limit))
+        case DropLogin(name):
+            await drop_login(connection, target.role, name)
 
 
 async def _create_channel(connection: asyncpg.Connection, desired: DesiredChannel) -> _Target:
     names = naming.new_channel_names()
     await create_channel_role(connection, names.role)
     async with as_owner(connection):
-        await connection.execute(sql.query("create_queue"), names.queue)
+        await connection.execute(sql.query("create_queue"), names.queue, desired.unlogged)
     try:
         channel_id = await connection.fetchval(
             sql.query("insert_channel"), desired.name, names.queue, names.role, names.wake, *_settings(desired)
         )
     except asyncpg.UniqueViolationError as exc:
         raise overtaken(f"channel {desired.name!r}") from exc
-    target = _Target(int(channel_id), names.queue, names.role)
+    target = _Target(int(channel_id), names.queue, names.role, desired.owner_uid)
     await _install_functions(connection, target)
     return target
 
 
-async def _update_channel(
-    connection: asyncpg.Connection, target: _Target, desired: DesiredChannel, owner_before: str | None
-) -> None:
+async def _update_channel(connection: asyncpg.Connection, target: _Target, desired: DesiredChannel) -> None:
     query = sql.query("update_channel")
-    if await connection.fetchval(query, target.id, owner_before, *_settings(desired)) is None:
+    if await connection.fetchval(query, target.id, target.owner_uid, *_settings(desired)) is None:
         raise overtaken(f"channel {desired.name!r}")
 
 
@@ -126,7 +139,25 @@ def _settings(desired: DesiredChannel) -> tuple[object, ...]:
         desired.max_message_bytes,
         desired.max_connections,
         desired.peer_timeout,
+        desired.max_age,
+        desired.max_messages,
+        desired.max_bytes,
     )
+
+
+async def _set_log_persistence(connection: asyncpg.Connection, channel_id: int, queue: str, unlogged: bool) -> None:
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOG_LOCK_TIMEOUT}s'")
+    async with as_owner(connection):
+        try:
+            # First: whoever publishes holds this lock and then uses the log.
+            await connection.execute(sql.query("lock_channel"), channel_id)
+            await connection.execute(render.set_log_persistence(queue, unlogged=unlogged), timeout=REWRITE_TIMEOUT)
+        except asyncpg.LockNotAvailableError as exc:
+            raise TransientError(
+                f"queue {queue} cannot be rewritten now: a member of the channel keeps a transaction open",
+                reason="LogInUse",
+            ) from exc
+        await connection.execute(sql.query("record_persistence"), queue, unlogged)
 
 
 async def _install_functions(connection: asyncpg.Connection, target: _Target) -> None:

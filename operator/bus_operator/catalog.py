@@ -67,7 +67,11 @@ class ObservedChannel:
     max_message_bytes: int
     max_connections: int
     peer_timeout: timedelta
+    max_age: timedelta | None
+    max_messages: int | None
+    max_bytes: int | None
     log_exists: bool
+    log_unlogged: bool | None
     role_exists: bool
     role_is_client: bool
     installed_fingerprint: str | None

@@ -39,6 +39,12 @@ def _peer_timeout(text: str) -> str:
     return text
 
 
+def _max_age(text: str) -> str:
+    if not timedelta(seconds=1) <= parse_duration(text) <= timedelta(days=365):
+        raise ValueError("maxAge must be between 1s and 8760h")
+    return text
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
@@ -126,6 +132,17 @@ class DatabaseRef(_Spec):
     namespace: str | None = None
 
 
+_BIGINT = 2**63 - 1
+
+
+class Retention(_Spec):
+    """`retention`: what is kept at most; without a bound, until every peer has acknowledged it."""
+
+    max_age: Annotated[str, AfterValidator(_max_age)] | None = None
+    max_messages: Annotated[int, Field(ge=1, le=_BIGINT)] | None = None
+    max_bytes: Annotated[int, Field(ge=65_536, le=_BIGINT)] | None = None
+
+
 class Limits(_Spec):
     """`limits`: what a channel may cost."""
 
@@ -154,8 +171,9 @@ class ChannelSpec(_Spec):
 
     database_ref: DatabaseRef | None = None
     channel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=200)] | None = None
-    durability: Literal["Sync", "Async"] = "Sync"
+    durability: Literal["Sync", "Async", "Unlogged"] = "Sync"
     self_delivery: bool = True
+    retention: Retention = Retention()
     limits: Limits = Limits()
     peer_timeout: Annotated[str, AfterValidator(_peer_timeout)] = "10m"
     reader: Reader = Reader()

@@ -23,6 +23,7 @@ from bus_operator.actions import (
     RecreateLog,
     ReleaseChannel,
     RepairRole,
+    SetLogPersistence,
     UpdateChannel,
     UpdateLogin,
 )
@@ -141,13 +142,15 @@ def plan_channel(
     if not observed.role_exists or not observed.role_is_client:
         actions.append(RepairRole(observed.role, create=not observed.role_exists))
     if not observed.log_exists:
-        actions.append(RecreateLog(observed.queue))
+        actions.append(RecreateLog(observed.queue, desired.unlogged))
     # A role that was dropped took its privileges with it.
     expected = stored_fingerprint(functions_digest, observed.actual_fingerprint)
     if observed.installed_fingerprint != expected or not observed.role_exists:
         actions.append(InstallChannelFunctions(observed.queue))
     if desired.differs_from(observed):
         actions.append(UpdateChannel(desired))
+    if observed.log_exists and observed.log_unlogged != desired.unlogged:
+        actions.append(SetLogPersistence(observed.queue, desired.unlogged))
     if not binding_wanted:
         return actions
 

@@ -106,6 +106,11 @@ def log_table(queue: str) -> str:
     return identifier(f"q_{queue}")
 
 
+def set_log_persistence(queue: str, *, unlogged: bool) -> str:
+    """Rewrites a log with its sequence, into the server's write-ahead log or out of it."""
+    return f"ALTER TABLE pgmq.{log_table(queue)} SET {'UNLOGGED' if unlogged else 'LOGGED'}"
+
+
 def create_channel_functions(templates: Sequence[str], *, queue: str, role: str, channel_id: int) -> list[str]:
     """A channel's own functions, and that its role alone may execute them.
 
@@ -141,11 +146,11 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 
 
 def grant_pgmq() -> list[str]:
-    """What the owner role needs of PGMQ: to create and drop queues of its own."""
+    """What the owner role needs of PGMQ: to create, change and drop queues of its own."""
     owner = identifier(OWNER_ROLE)
     return [
         f"GRANT USAGE, CREATE ON SCHEMA pgmq TO {owner}",
-        f"GRANT SELECT, INSERT, DELETE ON pgmq.meta TO {owner}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON pgmq.meta TO {owner}",
     ]
 
 

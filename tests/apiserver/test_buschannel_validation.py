@@ -43,6 +43,9 @@ NOT_A_TIMEOUT = (
     "peerTimeout must be from 10s to 720h (30 days), written with h, m and s in this order, "
     "for example 90s, 10m or 1h30m"
 )
+NOT_AN_AGE = (
+    "maxAge must be from 1s to 8760h (365 days), written with h, m and s in this order, for example 90s, 30m or 168h"
+)
 CHANNEL_FIXED = (
     "Forbidden: channel cannot be changed, added or removed after creation, since peers have joined it by this "
     "name; create another BusChannel instead"
@@ -82,6 +85,11 @@ def channel(name: str = "orders", **spec: Any) -> Manifest:
         {"channel": "0.A_b:c/d-e"},
         {"channel": "c" * 200},
         {"durability": "Async"},
+        {"durability": "Unlogged"},
+        {"retention": {}},
+        *({"retention": {"maxAge": age}} for age in ("1s", "8760h", "24h30m")),
+        {"retention": {"maxAge": "168h", "maxMessages": 1, "maxBytes": 65536}},
+        {"retention": {"maxMessages": 2**63 - 1, "maxBytes": 2**63 - 1}},
         {"selfDelivery": False},
         {"limits": {}},
         {"limits": {"maxPeers": 16}},
@@ -148,8 +156,8 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
         ),
         ({"channel": "c" * 201}, [("spec.channel", "Too long: may not be more than 200 bytes")]),
         (
-            {"durability": "Unlogged"},
-            [("spec.durability", 'Unsupported value: "Unlogged": supported values: "Sync", "Async"')],
+            {"durability": "Fast"},
+            [("spec.durability", 'Unsupported value: "Fast": supported values: "Sync", "Async", "Unlogged"')],
         ),
         (
             {"selfDelivery": "no"},
@@ -187,6 +195,23 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
                 "999999h",
                 "9999999h",
             )
+        ),
+        *(
+            ({"retention": {"maxAge": age}}, [("spec.retention.maxAge", f"{STRING}{NOT_AN_AGE}")])
+            for age in ("", "0s", "8760h1s", "9999999h", "7d", "1s1h")
+        ),
+        *(
+            (
+                {"retention": {field: first - 1}},
+                [
+                    (
+                        f"spec.retention.{field}",
+                        f"Invalid value: {first - 1}: spec.retention.{field} in body should be greater than or equal to"
+                        f" {first}",
+                    )
+                ],
+            )
+            for field, first in (("maxMessages", 1), ("maxBytes", 65536))
         ),
         ({"credentials": {}}, [("spec.credentials.secretName", "Required value")]),
         (
@@ -286,7 +311,8 @@ def test_fixed_after_creation(
 def test_the_rest_may_be_changed(resources: Any, stored: Callable[..., Manifest]) -> None:
     fixed = {"channel": "a", "databaseRef": {"name": "b", "namespace": "c"}}
     changed = fixed | {
-        "durability": "Async",
+        "durability": "Unlogged",
+        "retention": {"maxAge": "1h"},
         "selfDelivery": False,
         "limits": {"maxPeers": 2, "maxMessageBytes": 2048, "maxConnections": 3},
         "peerTimeout": "1h",

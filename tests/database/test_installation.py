@@ -134,10 +134,10 @@ async def test_data_survives_a_migration(bare: postgres.Database):
         try:
             await provision.install(session)
             channel = await bare.create_channel("orders")
-            peer = Peer(await channel.connect(), "orders", "oldqueue")
+            peer = Peer(await channel.connect(), "orders", "oldqueue", {"token": "old"}, after=1)
             assert payloads(await peer.read()) == [2, 3]
             await peer.publish("new")
-            assert payloads(await peer.bus_subscribe()) == ["new"]
+            assert payloads(await peer.bus_subscribe()) == [2, 3, "new"]
             peer.session.terminate()
         finally:
             await provision.deprovision(session, "orders", "uid-orders", "Delete")
@@ -157,7 +157,7 @@ TAMPERING = {
         "create function pgmq_bus_v1.extra() returns text language sql security definer as $$ select 'x' $$",
     ],
     "functions dropped": [
-        "drop function pgmq_bus_v1.publish",
+        "drop function pgmq_bus_v1.roster",
         "drop function pgmq_bus.trim",
         "drop function public.bus_leave",
         "create function public.bus_leave(other text, names text) returns integer language sql as 'select 1'",
@@ -170,7 +170,7 @@ TAMPERING = {
     ],
     "privileges granted": [
         "grant execute on function pgmq_bus.append to public",
-        "grant execute on function pgmq_bus_v1.read to public",
+        "grant execute on function pgmq_bus_v1.roster to public",
         "grant usage on schema pgmq_bus to public",
         "grant create on schema pgmq_bus_v1 to pgmq_bus_client",
         "grant select on pgmq_bus.peer to public",
@@ -183,7 +183,14 @@ TAMPERING = {
         "revoke usage on schema pgmq_bus_v1 from pgmq_bus_client",
     ],
     "a schema dropped": ["drop schema pgmq_bus_v1 cascade"],
-    "a schema of another owner": ["alter schema pgmq_bus_v1 owner to postgres"],
+    "a schema of another owner": [
+        "alter schema pgmq_bus_v1 owner to postgres",
+        "alter schema pgmq_bus_channel owner to postgres",
+    ],
+    "the channels' schema opened": [
+        "grant create on schema pgmq_bus_channel to pgmq_bus_client",
+        "revoke usage on schema pgmq_bus_channel from pgmq_bus_client",
+    ],
 }
 
 

@@ -22,19 +22,21 @@ def _row(record: asyncpg.Record) -> Row:
 
 @dataclass
 class Peer:
-    """One peer of a channel and the session that speaks for it."""
+    """One peer of a channel and the session that speaks for it. It keeps its cursor, as a client does."""
 
     session: asyncpg.Connection
     channel: str
     queue: str
     joined: dict[str, Any] = field(default_factory=dict)
+    after: int = 0
+    roster: int | None = None
 
     @classmethod
     async def join(cls, session: asyncpg.Connection, channel: str, **options: Any) -> "Peer":
         joined = json.loads(
             await session.fetchval("select pgmq_bus_v1.join_channel($1, $2::text::jsonb)", channel, json.dumps(options))
         )
-        return cls(session, channel, joined["queue"], joined)
+        return cls(session, channel, joined["queue"], joined, after=joined["position"])
 
     @classmethod
     async def bus_join(cls, session: asyncpg.Connection, channel: str) -> "Peer":
@@ -42,23 +44,24 @@ class Peer:
 
     async def publish(self, *messages: Any) -> list[int]:
         texts = [json.dumps(message) for message in messages]
-        ids: list[int] = await self.session.fetchval(
-            "select pgmq_bus_v1.publish($1, $2, $3::text[]::jsonb[])", self.channel, self.queue, texts
+        published = await self.session.fetchrow(
+            f"select ids, roster from pgmq_bus_channel.publish_{self.joined['token']}($1, $2)", self.queue, texts
         )
+        ids: list[int] = published["ids"]
         return ids
 
     async def read(
-        self,
-        after: int | None = None,
-        acknowledge: int | None = None,
-        visibility: int | None = 30,
-        limit: int | None = 100,
+        self, after: int | None = None, acknowledge: int | None = None, limit: int | None = 100
     ) -> list[Row]:
+        """Rows about messages; without `after`, those that come after what was read before."""
         records = await self.session.fetch(
-            "select msg_id, message, lost from pgmq_bus_v1.read($1, $2, $3, $4, $5, $6)",
-            self.channel, self.queue, after, acknowledge, visibility, limit,
+            f"select * from pgmq_bus_channel.read_{self.joined['token']}($1, $2, $3, $4, $5)",
+            self.queue, self.after if after is None else after, acknowledge, limit, self.roster,
         )  # fmt: skip
-        return [_row(record) for record in records]
+        self.roster = next((record["roster"] for record in records if record["msg_id"] is None), self.roster)
+        rows = [_row(record) for record in records if record["msg_id"] is not None]
+        self.after = max((self.after, *(row.msg_id for row in rows)))
+        return rows
 
     async def leave(self) -> bool:
         return bool(await self.session.fetchval("select pgmq_bus_v1.leave($1, $2)", self.channel, self.queue))

@@ -34,6 +34,7 @@ def test_a_channel_has_defaults():
     assert spec.model_dump(by_alias=True, exclude={"database_ref", "channel"}) == {
         "durability": "Sync",
         "selfDelivery": True,
+        "retention": {"maxAge": None, "maxMessages": None, "maxBytes": None},
         "limits": {"maxPeers": 1000, "maxMessageBytes": 1048576, "maxConnections": 100},
         "peerTimeout": "10m",
         "reader": {
@@ -56,7 +57,10 @@ def test_a_channel_may_name_its_name_and_its_secret():
     "fields",
     [
         {"channel": ""}, {"channel": "-a"}, {"channel": "a b"}, {"channel": "ä"}, {"channel": "a" * 201},
-        {"channel": "a\n"}, {"channel": "a;drop"}, {"durability": "sync"}, {"durability": "Unlogged"},
+        {"channel": "a\n"}, {"channel": "a;drop"}, {"durability": "sync"}, {"durability": "Fast"},
+        {"retention": {"maxAge": "0s"}}, {"retention": {"maxAge": "8761h"}}, {"retention": {"maxAge": ""}},
+        {"retention": {"maxMessages": 0}}, {"retention": {"maxMessages": 2**63}}, {"retention": {"maxBytes": 65535}},
+        {"retention": {"maxBytes": "64Ki"}},
         {"limits": {"maxPeers": 0}}, {"limits": {"maxPeers": 10001}}, {"limits": {"maxMessageBytes": 1023}},
         {"limits": {"maxMessageBytes": 16777217}}, {"limits": {"maxConnections": 0}},
         {"peerTimeout": "9s"}, {"peerTimeout": "721h"}, {"peerTimeout": "x"}, {"peerTimeout": "9" * 30 + "h"},
@@ -72,8 +76,13 @@ def test_a_bad_channel_is_refused(fields):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"channel": "a"}, {"channel": "9" * 200}, {"peerTimeout": "10s"}, {"peerTimeout": "720h"}]
-)
+    "fields",
+    [
+        {"channel": "a"}, {"channel": "9" * 200}, {"peerTimeout": "10s"}, {"peerTimeout": "720h"},
+        {"retention": {"maxAge": "1s", "maxMessages": 1, "maxBytes": 65536}},
+        {"retention": {"maxAge": "8760h", "maxMessages": 2**63 - 1, "maxBytes": 2**63 - 1}},
+    ],
+)  # fmt: skip
 def test_the_bounds_themselves_are_allowed(fields):
     ChannelSpec.model_validate(fields)
 

@@ -1,8 +1,8 @@
 """What is done to a channel, from what is wanted and what was observed."""
 
 from dataclasses import replace
-from functools import partial
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -17,6 +17,7 @@ from bus_operator.actions import (
     RecreateLog,
     ReleaseChannel,
     RepairRole,
+    SetLogPersistence,
     UpdateChannel,
     UpdateLogin,
 )
@@ -40,6 +41,9 @@ WANTED = DesiredChannel(
     max_message_bytes=1048576,
     max_connections=100,
     peer_timeout=timedelta(minutes=10),
+    max_age=None,
+    max_messages=None,
+    max_bytes=None,
 )
 
 
@@ -72,7 +76,11 @@ OBSERVED = ObservedChannel(
     max_message_bytes=1048576,
     max_connections=100,
     peer_timeout=timedelta(minutes=10),
+    max_age=None,
+    max_messages=None,
+    max_bytes=None,
     log_exists=True,
+    log_unlogged=False,
     role_exists=True,
     role_is_client=True,
     installed_fingerprint="shipped:as installed",
@@ -96,11 +104,32 @@ def test_nothing_where_everything_is_as_wanted():
     [
         {"durability": "Async"}, {"self_delivery": False}, {"max_peers": 1}, {"max_message_bytes": 1024},
         {"peer_timeout": timedelta(seconds=10)}, {"owner_reference": "team/renamed"},
+        {"max_age": timedelta(hours=1)}, {"max_messages": 1}, {"max_bytes": 65536},
     ],
 )  # fmt: skip
 def test_a_changed_setting(changes):
     wanted = replace(WANTED, **changes)
     assert plan_channel(wanted, OBSERVED, HELD) == [UpdateChannel(wanted)]
+
+
+@pytest.mark.parametrize(("before", "after"), [("Sync", "Unlogged"), ("Unlogged", "Sync"), ("Unlogged", "Async")])
+def test_a_log_becomes_unlogged_and_logged_again(before, after):
+    wanted = replace(WANTED, durability=after)
+    observed = replace(OBSERVED, durability=before, log_unlogged=before == "Unlogged")
+    expected = SetLogPersistence(QUEUE, unlogged=after == "Unlogged")
+    assert plan_channel(wanted, observed, HELD) == [UpdateChannel(wanted), expected]
+
+
+def test_a_log_whose_persistence_somebody_changed():
+    assert plan_channel(WANTED, replace(OBSERVED, log_unlogged=True), HELD) == [
+        SetLogPersistence(QUEUE, unlogged=False)
+    ]
+
+
+def test_a_lost_log_comes_back_as_the_manifest_wants_it():
+    wanted = replace(WANTED, durability="Unlogged")
+    lost = replace(OBSERVED, durability="Unlogged", log_exists=False, log_unlogged=None)
+    assert plan_channel(wanted, lost, HELD) == [RecreateLog(QUEUE, unlogged=True)]
 
 
 def test_a_changed_connection_limit_concerns_the_login_too():
@@ -120,7 +149,7 @@ def test_a_changed_connection_limit_concerns_the_login_too():
             [RepairRole(ROLE, create=True), InstallChannelFunctions(QUEUE)],
         ),
         ({"role_is_client": False}, [RepairRole(ROLE, create=False)]),
-        ({"log_exists": False}, [RecreateLog(QUEUE)]),
+        ({"log_exists": False, "log_unlogged": None}, [RecreateLog(QUEUE, unlogged=False)]),
     ],
 )
 def test_what_is_missing_is_made_anew(changes, expected):
@@ -245,13 +274,24 @@ def test_no_plan_shows_a_secret():
 
 
 def test_a_spec_becomes_a_wanted_channel():
-    spec = ChannelSpec.model_validate({"peerTimeout": "1h", "limits": {"maxPeers": 5}, "durability": "Async"})
+    spec = ChannelSpec.model_validate(
+        {
+            "peerTimeout": "1h",
+            "limits": {"maxPeers": 5},
+            "durability": "Unlogged",
+            "retention": {"maxAge": "24h", "maxMessages": 10, "maxBytes": 100000},
+        }
+    )
     wanted = DesiredChannel.from_spec(spec, namespace="team", name="orders", uid=Uid("u"))
     assert wanted == replace(
         WANTED,
         name="team.orders",
         owner_uid=Uid("u"),
-        durability="Async",
+        durability="Unlogged",
         max_peers=5,
         peer_timeout=timedelta(hours=1),
+        max_age=timedelta(days=1),
+        max_messages=10,
+        max_bytes=100000,
     )
+    assert wanted.unlogged

@@ -35,6 +35,21 @@ alter table pgmq_bus.peer
 create index peer_former_queue_idx on pgmq_bus.peer (former_queue) where former_queue is not null;
 update pgmq_bus.peer set is_foreign = runtime is null;
 
+comment on column pgmq_bus.channel.doorbell_key is 'What peers encrypt their datagrams with; changes with the credentials.';
+comment on column pgmq_bus.channel.roster is 'Version of what publishers know about the peers: grows whenever a peer comes, goes or is woken in another way.';
+comment on column pgmq_bus.channel.functions_fingerprint is 'Fingerprint of this channel''s functions in pgmq_bus_channel as installed.';
+comment on column pgmq_bus.channel_state.measured_to is 'Where there is a byte limit: the messages after trimmed and up to this id have measured_bytes bytes.';
+comment on column pgmq_bus.channel_state.jumped_to is 'After a crash ids go on from here, those after jumped_from were never given: see pgmq_bus.recover.';
+comment on table pgmq_bus.channel_alive is 'A row for each channel that was published to, or made, since the server last crashed.';
+comment on column pgmq_bus.peer.id is 'What the log calls the peer: the queue name is a secret.';
+comment on column pgmq_bus.peer.address is 'Where its doorbell is: address and port of a UDP socket.';
+comment on column pgmq_bus.peer.listens is 'It is woken by NOTIFY: doorbells do not reach it.';
+comment on column pgmq_bus.peer.is_foreign is 'It speaks the reference client''s protocol: it reads by long polls and rings no doorbells.';
+comment on column pgmq_bus.peer.former_queue is 'The queue name of the process from which this durable peer was taken over last.';
+comment on column pgmq_bus.peer.delivered is 'The highest id handed out, as far as the peer has told.';
+comment on column pgmq_bus.peer.position is 'Long polls only: the next one starts after this id; a redelivery sets it back to acknowledged.';
+comment on column pgmq_bus.peer.visible_at is 'Long polls only: from then on, what is delivered and not acknowledged is delivered again.';
+
 create view pgmq_bus.membership as
 select
     p.queue,

@@ -1,1 +1,1 @@
-select pgmq.create($1)
+select case when $2 then pgmq.create_unlogged($1) else pgmq.create($1) end

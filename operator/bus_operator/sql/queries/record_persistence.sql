@@ -1,0 +1,1 @@
+update pgmq.meta set is_unlogged = $2 where queue_name = $1
