@@ -1,7 +1,7 @@
 -- Acknowledges and reads in one round trip; a plain read where there is nothing to acknowledge. Static SQL, see publish.sql.
 -- A row with lost = n: up to n messages, up to msg_id, were trimmed before this peer read them. A row with neither message nor
 -- lost: a message that this peer published, on a channel that does not deliver those. A row without msg_id: the roster changed.
-create function pgmq_bus_channel.{{read}}(
+create or replace function pgmq_bus_channel.{{read}}(
     p_queue text, p_after bigint, p_acknowledge bigint, p_limit integer, p_roster bigint
 ) returns table (msg_id bigint, message text, lost bigint, roster bigint)
 language plpgsql security definer
@@ -11,7 +11,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-    member pgmq_bus.membership;
+    member record;
     head bigint;
 begin
     if p_after is null or p_after < 0 then
@@ -20,11 +20,12 @@ begin
     if p_limit is null or p_limit not between 0 and 10000 then
         perform pgmq_bus.require_range('p_limit', p_limit, 0, 10000);
     end if;
-    select * into member from pgmq_bus.membership as m where m.queue = p_queue and m.channel_id = {{channel_id}};
+    select m.peer_id, m.self_delivery, m.has_retention, m.roster, m.acknowledged, m.last_seen, m.peer_timeout into member
+    from pgmq_bus.membership as m where m.queue = p_queue and m.channel_id = {{channel_id}};
     if not found then
         perform pgmq_bus.deny(p_queue);
     end if;
-    if p_acknowledge > member.acknowledged then
+    if p_acknowledge > member.acknowledged or member.last_seen < clock_timestamp() - member.peer_timeout / 10 then
         -- Losing an acknowledgement in a crash only means a redelivery: it never waits for the disk.
         perform pgmq_bus.commit_lazily();
         -- Not past what was ever published, so that a wrong number does not make the peer deaf.
@@ -36,10 +37,8 @@ begin
             last_seen = clock_timestamp(),
             login = session_user
         where p.queue = p_queue;
-    else
-        perform pgmq_bus.heartbeat(member);
-    end if;
-    if member.trim_after < clock_timestamp() and (p_acknowledge > member.acknowledged or member.has_retention) then
+        perform pgmq_bus.trim({{channel_id}});
+    elsif member.has_retention then
         perform pgmq_bus.commit_lazily();
         perform pgmq_bus.trim({{channel_id}});
     end if;
@@ -51,15 +50,9 @@ begin
     if p_limit = 0 then
         return;
     end if;
-    if member.trimmed > p_after then
-        perform pgmq_bus.commit_lazily();
-        update pgmq_bus.peer as p
-        set lost = p.lost + pgmq_bus.lost_between({{channel_id}}, p_after, member.trimmed)
-        where p.queue = p_queue;
-    end if;
     -- One statement, so one snapshot: trimming changes the log and channel_state together.
     return query
-        select s.trimmed, null::text, pgmq_bus.lost_between({{channel_id}}, p_after, s.trimmed), null::bigint
+        select s.trimmed, null::text, pgmq_bus.note_lost({{channel_id}}, p_queue, p_after, s.trimmed), null::bigint
         from pgmq_bus.channel_state as s
         where s.channel_id = {{channel_id}} and s.trimmed > p_after
         union all

@@ -74,5 +74,5 @@ select
     p.last_seen
 from pgmq_bus.peer as p
 join pgmq_bus.channel as c on c.id = p.channel_id
-join pgmq_bus.channel_state as s on s.channel_id = c.id
+left join pgmq_bus.channel_state as s on s.channel_id = c.id
 where pg_catalog.pg_has_role(session_user, pg_catalog.to_regrole(c.role::text), 'MEMBER');
