@@ -182,6 +182,8 @@ class InstallChannelFunctions:
     """(Re-)create the channel's own functions and their privileges."""
 
     queue: str
+    in_place: bool
+    """Nobody changed them since they were installed: replacing them disturbs nobody who is in them."""
 
     def __str__(self) -> str:
         return f"install the functions of queue {self.queue}"

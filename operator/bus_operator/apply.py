@@ -98,8 +98,8 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
                 await connection.execute(sql.query("resume_log"), queue)
         case SetLogPersistence(queue, unlogged):
             await _set_log_persistence(connection, target.id, queue, unlogged)
-        case InstallChannelFunctions():
-            await _install_functions(connection, target)
+        case InstallChannelFunctions(_, in_place):
+            await _install_functions(connection, target, in_place=in_place)
         case UpdateLogin(name, verifier, connection_limit):
             await connection.execute(render.login_attributes(name, verifier, connection_limit))
         case DropLogin(name):
@@ -118,7 +118,7 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
     except asyncpg.UniqueViolationError as exc:
         raise overtaken(f"channel {desired.name!r}") from exc
     target = _Target(int(channel_id), names.queue, names.role, desired.owner_uid)
-    await _install_functions(connection, target)
+    await _install_functions(connection, target, in_place=False)
     return target
 
 
@@ -160,18 +160,35 @@ async def _set_log_persistence(connection: asyncpg.Connection, channel_id: int, 
         await connection.execute(sql.query("record_persistence"), queue, unlogged)
 
 
-async def _install_functions(connection: asyncpg.Connection, target: _Target) -> None:
-    await _drop_functions(connection, target.queue)
-    async with as_owner(connection):
-        await execute(
-            connection,
-            render.create_channel_functions(
-                sql.channel_functions(), queue=target.queue, role=target.role, channel_id=target.id
-            ),
-        )
+async def _install_functions(connection: asyncpg.Connection, target: _Target, *, in_place: bool) -> None:
+    if not in_place or not await _replace_functions(connection, target):
+        await _drop_functions(connection, target.queue)
+        await _create_functions(connection, target)
     actual = await catalog.channel_functions_fingerprint(connection, target.queue)
     fingerprint = stored_fingerprint(channel_functions_digest(), actual)
     await connection.execute(sql.query("record_channel_functions"), target.id, fingerprint)
+
+
+async def _replace_functions(connection: asyncpg.Connection, target: _Target) -> bool:
+    """False, and nothing done, where another interface needs that they are dropped first.
+
+    Dropping is noticed: whoever is in a function that was dropped gets an error when it returns.
+    """
+    try:
+        async with connection.transaction():
+            await _create_functions(connection, target)
+    except (asyncpg.InvalidFunctionDefinitionError, asyncpg.AmbiguousFunctionError):
+        # Another result or other names of arguments; other types of arguments, and the older function is still there.
+        return False
+    return True
+
+
+async def _create_functions(connection: asyncpg.Connection, target: _Target) -> None:
+    statements = render.create_channel_functions(
+        sql.channel_functions(), queue=target.queue, role=target.role, channel_id=target.id
+    )
+    async with as_owner(connection):
+        await execute(connection, statements)
 
 
 async def _drop_functions(connection: asyncpg.Connection, queue: str) -> None:

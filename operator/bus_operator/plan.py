@@ -93,6 +93,11 @@ def stored_fingerprint(functions_digest: str, actual: str) -> str:
     return f"{functions_digest}:{actual}"
 
 
+def was_installed(stored: str | None, actual: str) -> bool:
+    """Whether the server holds what was recorded at the installation, whatever this operator ships."""
+    return stored is not None and stored.endswith(f":{actual}")
+
+
 @dataclass(frozen=True)
 class HeldCredential:
     """What the binding holds now. The password is kept out of `repr`."""
@@ -143,10 +148,9 @@ def plan_channel(
         actions.append(RepairRole(observed.role, create=not observed.role_exists))
     if not observed.log_exists:
         actions.append(RecreateLog(observed.queue, desired.unlogged))
-    # A role that was dropped took its privileges with it.
-    expected = stored_fingerprint(functions_digest, observed.actual_fingerprint)
-    if observed.installed_fingerprint != expected or not observed.role_exists:
-        actions.append(InstallChannelFunctions(observed.queue))
+    if observed.installed_fingerprint != stored_fingerprint(functions_digest, observed.actual_fingerprint):
+        untouched = was_installed(observed.installed_fingerprint, observed.actual_fingerprint)
+        actions.append(InstallChannelFunctions(observed.queue, in_place=untouched))
     if desired.differs_from(observed):
         actions.append(UpdateChannel(desired))
     if observed.log_exists and observed.log_unlogged != desired.unlogged:

@@ -145,8 +145,8 @@ def test_a_changed_connection_limit_concerns_the_login_too():
     ("changes", "expected"),
     [
         (
-            {"role_exists": False, "role_is_client": False},
-            [RepairRole(ROLE, create=True), InstallChannelFunctions(QUEUE)],
+            {"role_exists": False, "role_is_client": False, "actual_fingerprint": "no privileges"},
+            [RepairRole(ROLE, create=True), InstallChannelFunctions(QUEUE, in_place=False)],
         ),
         ({"role_is_client": False}, [RepairRole(ROLE, create=False)]),
         ({"log_exists": False, "log_unlogged": None}, [RecreateLog(QUEUE, unlogged=False)]),
@@ -157,15 +157,17 @@ def test_what_is_missing_is_made_anew(changes, expected):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "in_place"),
     [
-        {"installed_fingerprint": None},
-        {"installed_fingerprint": "older:as installed"},
-        {"actual_fingerprint": "as somebody changed them"},
+        ({"installed_fingerprint": None}, False),
+        ({"installed_fingerprint": "older:as installed"}, True),
+        ({"actual_fingerprint": "as somebody changed them"}, False),
+        ({"installed_fingerprint": "older:as installed", "actual_fingerprint": "as somebody changed them"}, False),
     ],
 )
-def test_functions_that_are_not_as_shipped_and_installed(changes):
-    assert plan_channel(WANTED, replace(OBSERVED, **changes), HELD) == [InstallChannelFunctions(QUEUE)]
+def test_functions_that_are_not_as_shipped_and_installed(changes, in_place):
+    observed = replace(OBSERVED, **changes)
+    assert plan_channel(WANTED, observed, HELD) == [InstallChannelFunctions(QUEUE, in_place=in_place)]
 
 
 @pytest.mark.parametrize(
