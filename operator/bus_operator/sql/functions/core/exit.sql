@@ -12,8 +12,9 @@ begin
         return false;
     end if;
     perform pgmq_bus.commit_lazily();
-    perform pgmq_bus.trim(member.channel_id, true);
+    -- Before the log is touched, as everywhere: whoever rewrites the log holds this lock first.
     update pgmq_bus.channel set roster = roster + 1 where id = member.channel_id;
+    perform pgmq_bus.trim(member.channel_id, true);
     delete from pgmq_bus.peer where queue = member.queue;
     return found;
 end
