@@ -69,10 +69,11 @@ class Database:
 
     @property
     def spares_a_connection(self) -> bool:
-        """Whether one connection can be kept for LISTEN without starving the statements."""
-        if self.pooled:
-            return False
-        return self._binding is not None or (self._pool is not None and self._pool.get_max_size() > 1)
+        """Whether one connection can be kept for LISTEN without starving the statements, and it may be of use."""
+        if self._pool is not None:
+            # If a pooler stands behind it, whether anything is heard depends on its mode.
+            return int(self._pool.get_max_size()) > 1
+        return not self.pooled
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run one statement; its rows.
