@@ -65,22 +65,35 @@ async def apply_channel(
     """Performs a channel's plan. Returns the credential that was issued, if one was.
 
     Raises:
-        TransientError: When another reconciler was faster; observing and planning again helps.
+        TransientError: When another reconciler was faster, or a member holds the channel; observing and planning again
+            helps.
     """
-    issued = None
     if not actions:
-        return issued
-    async with connection.transaction():
-        target = _Target(observed.id, observed.queue, observed.role, observed.owner_uid) if observed else None
-        for action in actions:
-            if isinstance(action, CreateChannel):
-                target = await _create_channel(connection, action.desired)
-            elif target is None:
-                raise ValueError(f"{action}: there is no channel")
-            elif isinstance(action, IssueCredential):
-                issued = await issue(connection, target.role, target.id, action.generation, action.connection_limit)
-            else:
-                await _change(connection, target, action)
+        return None
+    try:
+        async with connection.transaction():
+            return await _perform(connection, observed, actions)
+    except asyncpg.LockNotAvailableError as exc:
+        raise TransientError(
+            f"the channel is in use by a member that keeps a transaction open: could not {actions[0]}",
+            reason="ChannelBusy",
+        ) from exc
+
+
+async def _perform(
+    connection: asyncpg.Connection, observed: ObservedChannel | None, actions: Sequence[ChannelAction]
+) -> IssuedCredential | None:
+    issued = None
+    target = _Target(observed.id, observed.queue, observed.role, observed.owner_uid) if observed else None
+    for action in actions:
+        if isinstance(action, CreateChannel):
+            target = await _create_channel(connection, action.desired)
+        elif target is None:
+            raise ValueError(f"{action}: there is no channel")
+        elif isinstance(action, IssueCredential):
+            issued = await issue(connection, target.role, target.id, action.generation, action.connection_limit)
+        else:
+            await _change(connection, target, action)
     return issued
 
 
@@ -148,15 +161,9 @@ def _settings(desired: DesiredChannel) -> tuple[object, ...]:
 async def _set_log_persistence(connection: asyncpg.Connection, channel_id: int, queue: str, unlogged: bool) -> None:
     await connection.execute(f"SET LOCAL lock_timeout = '{LOG_LOCK_TIMEOUT}s'")
     async with as_owner(connection):
-        try:
-            # First: whoever publishes holds this lock and then uses the log.
-            await connection.execute(sql.query("lock_channel"), channel_id)
-            await connection.execute(render.set_log_persistence(queue, unlogged=unlogged), timeout=REWRITE_TIMEOUT)
-        except asyncpg.LockNotAvailableError as exc:
-            raise TransientError(
-                f"queue {queue} cannot be rewritten now: a member of the channel keeps a transaction open",
-                reason="LogInUse",
-            ) from exc
+        # First: whoever publishes holds this lock and then uses the log.
+        await connection.execute(sql.query("lock_channel"), channel_id)
+        await connection.execute(render.set_log_persistence(queue, unlogged=unlogged), timeout=REWRITE_TIMEOUT)
         await connection.execute(sql.query("record_persistence"), queue, unlogged)
 
 
