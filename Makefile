@@ -42,6 +42,19 @@ test: lint test-fast cluster-binary  ## Everything CI runs: lint, unit, database
 test-fast: setup servers  ## All tests that need no cluster, in under two minutes
 	$(RUN)/pytest -m "not cluster" --numprocesses 2 --dist worksteal $(PYTEST_FLAGS)
 
+.PHONY: bench-setup
+bench-setup: setup
+	@$(UV) sync --locked --all-extras --group bench --quiet
+	@$(PYTHON) hack/test_servers.py bench
+
+.PHONY: bench
+bench: bench-setup  ## Measure beside Redis, NATS and pipecat (45 minutes, nothing else running): bench/, docs/images/
+	$(RUN)/python -m benchmarks --output bench --plots docs/images
+
+.PHONY: bench-quick
+bench-quick: bench-setup  ## The same in under five minutes: shows that it works, not who is faster
+	$(RUN)/python -m benchmarks --quick
+
 .PHONY: lint
 lint: setup  ## Format, lint, types, import boundaries
 	$(RUN)/ruff format --check .

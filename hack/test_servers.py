@@ -1,25 +1,60 @@
-"""Installs the PostgreSQL that the tests need besides the one from PyPI, where that can be done without asking."""
+"""Installs the servers from Debian that the tests need, or `make bench`, where that can be done without asking."""
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGE = "postgresql-15"
-PROGRAM = Path("/usr/lib/postgresql/15/bin/postgres")
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+SERVERS = {
+    "tests": {
+        "postgresql-15": Path("/usr/lib/postgresql/15/bin/postgres"),
+        "pgbouncer": Path("/usr/sbin/pgbouncer"),
+    },
+    "bench": {"redis-server": Path("/usr/bin/redis-server"), "nats-server": Path("/usr/sbin/nats-server")},
+}
+"""For each use, the packages and a program of each."""
 
 
 def main() -> None:
-    """Does nothing when it is there; says what to install when it cannot do that itself."""
-    if PROGRAM.exists():
+    """Does nothing when all are there; says what to install when it cannot do that itself."""
+    use = sys.argv[1] if len(sys.argv) > 1 else "tests"
+    missing = [package for package, program in SERVERS[use].items() if not _is_there(program)]
+    if not missing:
         return
+    packages = " ".join(missing)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        sys.exit(f"the tests need {PROGRAM}: install PostgreSQL 15, on Debian with apt-get install {PACKAGE}")
-    print(f"installing {PACKAGE}", flush=True)
+        sys.exit(f"this needs {packages}: on Debian, apt-get install {packages}")
+    print(f"installing {packages}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-    subprocess.run(["apt-get", "install", "-qq", "-y", PACKAGE], check=True, env=environment, stdout=subprocess.DEVNULL)
+    with _no_services():
+        subprocess.run(
+            ["apt-get", "install", "-qq", "-y", *missing], check=True, env=environment, stdout=subprocess.DEVNULL
+        )
+
+
+def _is_there(program: Path) -> bool:
+    """At its place in Debian's package, or, where it needs none, anywhere on the PATH."""
+    return program.exists() or (program.parts[1:3] != ("usr", "lib") and shutil.which(program.name) is not None)
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Programs are wanted, not services: packages ask this file whether they may start theirs (invoke-rc.d(8))."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""`python -m benchmarks`: starts all servers, measures, and ends them."""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import goals, machine, plots, report
+from benchmarks.bench import Bench, Clock, say
+from benchmarks.daemon import own
+from benchmarks.errors import BenchmarkError
+from benchmarks.results import Results
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.world import World
+
+#: Longer than any run takes; what hangs is ended.
+_LIMIT_SECONDS = (90 * 60, 12 * 60)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    listed = "\n".join(f"  {name:14s} {scenario.what}" for name, scenario in SCENARIOS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures the bus beside what one would pick instead, in one run on this machine.",
+        epilog=f"scenarios:\n{listed}\n\nIt starts its own servers on loopback and leaves nothing running. "
+        "Exit status:\n0 all was measured (goals may be missed), 1 something could not be measured, 130 interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="a few minutes: short measurements, one round")
+    parser.add_argument("--only", metavar="A,B", help="only these scenarios")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each scenario, in place of its own number")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", default=Path(".cache/bench"),
+        help="where results.json and results.md go (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="where the pictures go (default: beside the results)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()),
+        help="a directory on the disk to be measured (default: %(default)s)",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    arguments.only = list(SCENARIOS) if arguments.only is None else arguments.only.split(",")
+    for name in arguments.only:
+        if name not in SCENARIOS:
+            parser.error(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; its exit status."""
+    arguments = _arguments(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.alarm(_LIMIT_SECONDS[arguments.quick])
+    clock = Clock()
+    directory = Path(tempfile.mkdtemp(prefix="pgmq-bus-bench-", dir=arguments.data))
+    # The servers' user passes through it.
+    directory.chmod(0o755)
+    own(directory)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results = Results()
+    try:
+        kind = machine.file_system(directory)
+        if kind == "tmpfs":
+            raise BenchmarkError(f"{directory} is in memory: say --data DIR with a directory on a disk")
+        results.machine = machine.describe(directory)
+        say(f"{results.machine['cores']} cores; {kind}; a flush takes {results.machine['flush_ms']['p50']} ms")
+        results.settings = {"quick": arguments.quick, "rounds": {}}
+        with World(directory) as world:
+            _measure(arguments, Bench(world, results, arguments.quick, (arguments.output / "processes.log").resolve()))
+    except KeyboardInterrupt:
+        say("interrupted; nothing is left running, nothing was written")
+        return 130
+    except BenchmarkError as exc:
+        say(f"error: {exc}")
+        return 1
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    results.settings["seconds"] = round(clock.seconds)
+    return _report(results, arguments.output, arguments.plots or arguments.output)
+
+
+def _measure(arguments: argparse.Namespace, bench: Bench) -> None:
+    """Round by round, each over all systems and cases."""
+    bench.log.unlink(missing_ok=True)
+    for name in arguments.only:
+        scenario = SCENARIOS[name]
+        rounds = arguments.rounds or scenario.rounds[arguments.quick]
+        bench.results.settings["rounds"][name] = rounds
+        say(f"==> {name}: {scenario.what}")
+        clock = Clock()
+        for number in range(1, rounds + 1):
+            say(f"  round {number} of {rounds}")
+            bench.scenario, bench.round = name, number
+            with bench.attempt("round"):
+                scenario.run(bench)
+        say(f"    {name}: done in {clock.seconds:.0f} s")
+    (version,) = bench.world.postgres.query("show server_version")[0]
+    bench.results.settings["postgresql"] = version
+
+
+def _report(results: Results, output: Path, pictures: Path) -> int:
+    verdicts = goals.evaluate(results)
+    report.write(results, verdicts, output)
+    for path in plots.draw(results, pictures):
+        say(f"drew {path}")
+    print(report.goals_table([verdict for verdict in verdicts if verdict.measured is not None]))
+    missed = sum(verdict.met is False for verdict in verdicts)
+    say(f"{sum(verdict.met is True for verdict in verdicts)} goals met, {missed} missed; see {output / 'results.md'}")
+    for what, why in results.failures.items():
+        say(f"not measured: {what}: {why.splitlines()[-1]}")
+    return 1 if results.failures else 0
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGALRM:
+        say(f"ended after {time.process_time():.0f} s of work: something hangs")
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
