@@ -37,8 +37,8 @@ from bus_operator.roles import (
     role_exists,
 )
 
-LOG_LOCK_TIMEOUT = 3
-"""Seconds to wait for those who use a log that is to be rewritten; publishers wait meanwhile. A long poll lasts one."""
+LOCK_TIMEOUT = 3
+"""Seconds to wait for those who use a channel or its log; publishers wait meanwhile. A long poll lasts one."""
 
 REWRITE_TIMEOUT = 600.0
 """Seconds that rewriting a log may take."""
@@ -94,7 +94,25 @@ async def _perform(
             issued = await issue(connection, target.role, target.id, action.generation, action.connection_limit)
         else:
             await _change(connection, target, action)
+    if observed is not None and any(isinstance(action, IssueCredential | DropLogin) for action in actions):
+        revoked = any(isinstance(action, DropLogin) for action in actions)
+        await _rotate_secrets(connection, observed.id, required=revoked)
     return issued
+
+
+async def _rotate_secrets(connection: asyncpg.Connection, channel_id: int, *, required: bool) -> None:
+    """Changes what wakes peers. The last step: publishers wait from here to the commit.
+
+    Who was just dropped must not hear the channel any more. Where nobody was, a member that keeps the channel locked
+    does not keep a credential from being issued.
+    """
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+            await connection.execute(sql.query("rotate_channel_secrets"), channel_id)
+    except asyncpg.LockNotAvailableError:
+        if required:
+            raise
 
 
 async def _change(connection: asyncpg.Connection, target: _Target, action: ChannelAction) -> None:
@@ -126,7 +144,7 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
         await connection.execute(sql.query("create_queue"), names.queue, desired.unlogged)
     try:
         channel_id = await connection.fetchval(
-            sql.query("insert_channel"), desired.name, names.queue, names.role, names.wake, *_settings(desired)
+            sql.query("insert_channel"), desired.name, names.queue, names.role, *_settings(desired)
         )
     except asyncpg.UniqueViolationError as exc:
         raise overtaken(f"channel {desired.name!r}") from exc
@@ -159,7 +177,7 @@ def _settings(desired: DesiredChannel) -> tuple[object, ...]:
 
 
 async def _set_log_persistence(connection: asyncpg.Connection, channel_id: int, queue: str, unlogged: bool) -> None:
-    await connection.execute(f"SET LOCAL lock_timeout = '{LOG_LOCK_TIMEOUT}s'")
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
     async with as_owner(connection):
         # First: whoever publishes holds this lock and then uses the log.
         await connection.execute(sql.query("lock_channel"), channel_id)

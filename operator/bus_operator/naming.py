@@ -20,13 +20,12 @@ class ChannelNames:
 
     queue: str
     role: str
-    wake: str
 
 
 def new_channel_names() -> ChannelNames:
-    """Fresh names: 48 random bits for what is merely opaque, 128 for the wake-up name, which is a capability."""
+    """Fresh names; 48 random bits, since they are merely opaque."""
     token = secrets.token_hex(6)
-    return ChannelNames(queue=f"bus_{token}", role=f"bus_channel_{token}", wake=f"bus_{secrets.token_hex(16)}")
+    return ChannelNames(queue=f"bus_{token}", role=f"bus_channel_{token}")
 
 
 def channel_functions(queue: str) -> tuple[str, str]:

@@ -150,7 +150,9 @@ async def test_damage_is_repaired_without_superuser(make_administrator):
         held = HeldCredential(first.issued.username, first.issued.password)
         await session.execute("drop function public.bus_join; drop schema pgmq_bus_v1 cascade")
         queue, role = await session.fetchrow("select queue, role from pgmq_bus.channel")
-        await session.execute(f"drop table pgmq.q_{queue}; drop role {role}")
+        await session.execute(
+            f"drop table pgmq.q_{queue}; grant {role} to current_user; drop owned by {role}; drop role {role}"
+        )
         assert (await provision.install(session))[1]
         second = await provision.provision(session, desire(), held)
         assert second.generation == 2

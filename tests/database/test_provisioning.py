@@ -1,6 +1,9 @@
 """Channels and credentials in a real server: created, changed, drifted, rotated, retained, deleted."""
 
 import asyncio
+import base64
+import json
+import re
 import secrets
 from dataclasses import replace
 from typing import Any
@@ -194,6 +197,74 @@ async def test_two_generations_overlap_and_the_third_ends_the_first(operator: Op
         await operator.login(credentials[0])
     assert await two.publish("goes on")
     second.terminate()
+
+
+class TestWhatWakesPeers:
+    """The doorbell key and the name to LISTEN to."""
+
+    SECRETS = "select doorbell_key, wake, roster from pgmq_bus.channel where name = $1"
+
+    async def test_every_channel_has_its_own(self, operator: Operator):
+        for name in ("orders", "audit"):
+            await operator.provision(desire(name, uid=name))
+        rows = [await operator.session.fetchrow(self.SECRETS, name) for name in ("orders", "audit")]
+        assert rows[0]["doorbell_key"] != rows[1]["doorbell_key"]
+        assert rows[0]["wake"] != rows[1]["wake"]
+        for row in rows:
+            assert len(row["doorbell_key"]) == 32
+            assert re.fullmatch("bus_[0-9a-f]{32}", row["wake"])
+
+    async def test_they_change_with_the_credentials(self, operator: Operator):
+        first = await operator.provision(desire("orders"))
+        before = await operator.session.fetchrow(self.SECRETS, "orders")
+        for unchanged in (desire("orders"), desire("orders", durability="Async", limits={"maxConnections": 3})):
+            await operator.provision(unchanged, held(first))
+            assert await operator.session.fetchrow(self.SECRETS, "orders") == before
+        # The third credential also drops the first one's login.
+        for _ in range(2):
+            assert (await operator.provision(desire("orders"))).issued
+            after = await operator.session.fetchrow(self.SECRETS, "orders")
+            assert after["doorbell_key"] != before["doorbell_key"]
+            assert after["wake"] != before["wake"]
+            assert after["roster"] == before["roster"] + 1
+            before = after
+
+    async def test_who_comes_back_to_what_was_retained_finds_others(self, operator: Operator):
+        await operator.provision(desire("orders"))
+        before = await operator.session.fetchrow(self.SECRETS, "orders")
+        await provision.deprovision(operator.session, "orders", Uid("uid-1"), "Retain")
+        await operator.provision(desire("orders", uid="uid-2"))
+        after = await operator.session.fetchrow(self.SECRETS, "orders")
+        assert after["doorbell_key"] != before["doorbell_key"]
+        assert after["wake"] != before["wake"]
+
+    async def test_peers_are_told(self, operator: Operator):
+        first = await operator.provision(desire("orders"))
+        session = await operator.login(held(first))
+        peer = await Peer.join(session, "orders")
+        await peer.read()
+        before = peer.roster
+        await operator.provision(desire("orders"))
+        await peer.read()
+        assert peer.roster > before
+        told = json.loads(await session.fetchval("select pgmq_bus_v1.roster('orders', $1)", peer.queue))
+        key, wake, _ = await operator.session.fetchrow(self.SECRETS, "orders")
+        assert (base64.b64decode(told["key"]), told["wake"], told["version"]) == (key, wake, peer.roster)
+        session.terminate()
+
+    async def test_the_operator_writes_them_into_no_log(self, operator: Operator):
+        seen = []
+        for _ in range(2):
+            await operator.provision(desire("orders"))
+            seen.append(await operator.session.fetchrow(self.SECRETS, "orders"))
+        marker = secrets.token_hex(8)
+        await operator.session.execute(f"select '{marker}'")
+        async with asyncio.timeout(5):
+            while marker not in operator.database.server.log:
+                await asyncio.sleep(0.02)
+        for key, wake, _ in seen:
+            assert key.hex() not in operator.database.server.log
+            assert wake not in operator.database.server.log
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,7 @@ def test_names_follow_one_token():
     assert re.fullmatch(r"[0-9a-f]{12}", token)
     assert names.role == f"bus_channel_{token}"
     assert naming.login_name(names.role, 7) == f"bus_login_{token}_g7"
-
-
-def test_the_wake_up_name_is_a_capability_of_its_own():
-    names = naming.new_channel_names()
-    assert re.fullmatch(r"bus_[0-9a-f]{32}", names.wake)
-    assert names.queue.removeprefix("bus_") not in names.wake
+    assert naming.channel_functions(names.queue) == (f"publish_{token}", f"read_{token}")
 
 
 def test_names_are_new_each_time():
@@ -26,7 +21,6 @@ def test_names_are_new_each_time():
 def test_names_fit_an_identifier_and_pgmqs_limit():
     names = naming.new_channel_names()
     assert len(names.queue) <= 47  # pgmq.validate_queue_name
-    assert len(names.wake) <= 63
     assert len(naming.login_name(names.role, 10**12)) <= 63
 
 
