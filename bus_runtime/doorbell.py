@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +60,6 @@ class Doorbell:
         ip: The address to advertise.
         on_ring: Called for each genuine datagram.
         on_unknown_key: Called, at most once a second, when a datagram names another key: ours may be outdated.
-        clock: Seconds that never go back.
 
     Raises:
         OSError: There is no such socket to be had.
@@ -73,13 +71,11 @@ class Doorbell:
         ip: str,
         on_ring: OnRing,
         on_unknown_key: Callable[[], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_ring = on_ring
         self._on_unknown_key = on_unknown_key
-        self._clock = clock
-        self._unknown_key_at = -_UNKNOWN_KEY_INTERVAL
+        self._unknown_key_at = float("-inf")
+        self._unknown_key: asyncio.TimerHandle | None = None
         self._key: bytes | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
@@ -129,6 +125,9 @@ class Doorbell:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
+        if self._unknown_key is not None:
+            self._unknown_key.cancel()
+            self._unknown_key = None
         self._targets = []
 
     def _reachable(self, ip: str) -> str:
@@ -157,11 +156,17 @@ class Doorbell:
             return
         self.counters.forged += 1
         named = named_key(datagram)
-        if named is not None and (self._opener is None or named != self._opener.key_id):
-            now = self._clock()
-            if now - self._unknown_key_at >= _UNKNOWN_KEY_INTERVAL:
-                self._unknown_key_at = now
-                self._on_unknown_key()
+        if named is None or (self._opener is not None and named == self._opener.key_id):
+            return
+        if self._unknown_key is None:
+            # Late rather than never: the key may have changed once more.
+            due = self._unknown_key_at + _UNKNOWN_KEY_INTERVAL
+            self._unknown_key = self._loop.call_at(max(due, self._loop.time()), self._report_unknown_key)
+
+    def _report_unknown_key(self) -> None:
+        self._unknown_key = None
+        self._unknown_key_at = self._loop.time()
+        self._on_unknown_key()
 
 
 def open_doorbell(ip: str | None, on_ring: OnRing, on_unknown_key: Callable[[], None]) -> Doorbell | None:

@@ -125,6 +125,11 @@ class Waking:
         elif self._wake is not None:
             self._wake(first_id + count - 1)
 
+    def knocked(self) -> None:
+        """There may be messages: a notification came, or a ring under a key that is not ours, perhaps not yet."""
+        if self._wake is not None:
+            self._wake()
+
     def published(self, first_id: int, payloads: Sequence[bytes | None]) -> None:
         """This process published these messages; None for what is not delivered to itself."""
         self._trust.published(first_id, len(payloads))
@@ -196,7 +201,7 @@ class Waking:
                     self._database.connection,
                     self._name,
                     notify=self._notify,
-                    wake=self._notified,
+                    wake=self.knocked,
                     on_change=self._notice,
                 )
                 self._listener.start()
@@ -228,7 +233,3 @@ class Waking:
         if listener is not None:
             await listener.close()
             self._notice()
-
-    def _notified(self) -> None:
-        if self._wake is not None:
-            self._wake()

@@ -128,8 +128,9 @@ async def test_doorbells_need_neither_listening_nor_telling(scene: Scene) -> Non
     scene.waking.rang(7, 2, None)
     scene.waking.rang(9, 1, [b"{}"])
     scene.waking.published(10, [None])
+    scene.waking.knocked()
     await asyncio.sleep(0)
-    assert scene.wakes == [8]
+    assert scene.wakes == [8, None]
     assert scene.offers == [(9, [b"{}"]), (10, [None])]
     assert scene.listeners == []
     assert scene.told == []
