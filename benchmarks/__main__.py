@@ -56,8 +56,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; its exit status."""
     arguments = _arguments(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGALRM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _interrupt)
     signal.alarm(_LIMIT_SECONDS[arguments.quick])
     clock = Clock()
     directory = Path(tempfile.mkdtemp(prefix="pgmq-bus-bench-", dir=arguments.data))

@@ -41,7 +41,7 @@ class Bench:
     round: int = 0
 
     def pick(self, full: Length, quick: Length) -> Length:
-        """The length of a measurement."""
+        """How long, how often, how many."""
         return quick if self.quick else full
 
     def fleet(self) -> Fleet:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.results import Results
 from benchmarks.statistics import Spread
-from benchmarks.world import SYSTEMS
+from benchmarks.systems import SYSTEMS
 
 _COLOURS = {
     "ours-async": "#0b6e4f",

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.goals import Verdict
 from benchmarks.results import Case, Results
 from benchmarks.statistics import Spread
-from benchmarks.world import SYSTEMS
+from benchmarks.systems import SYSTEMS
 
 
 def number(value: float) -> str:

@@ -24,17 +24,6 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.peers import Nats, Redis
 from benchmarks.postgres import Postgres
 
-#: The systems that are compared, and what reports call them.
-SYSTEMS = {
-    "ours-async": "pgmq-bus Async",
-    "ours-sync": "pgmq-bus Sync",
-    "ours-unlogged": "pgmq-bus Unlogged",
-    "redis": "pipecat RedisBus",
-    "nats": "NATS JetStream",
-    "notify": "raw NOTIFY",
-    "isolated": "pipecat PgmqBus Isolated",
-    "direct": "pipecat PgmqBus Direct",
-}
 _DURABILITY = {"ours-async": "Async", "ours-sync": "Sync", "ours-unlogged": "Unlogged"}
 
 #: The channels of a benchmark may be as large as its servers.

@@ -3,7 +3,7 @@
 from benchmarks.bench import Bench
 from benchmarks.commands import Publish
 from benchmarks.statistics import milliseconds, percentile
-from benchmarks.world import SYSTEMS
+from benchmarks.systems import SYSTEMS
 
 SIZE = 200
 #: Seconds between publishes: long enough that everybody is asleep again.
