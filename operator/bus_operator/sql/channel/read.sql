@@ -31,7 +31,8 @@ begin
         -- Not past what was ever published, so that a wrong number does not make the peer deaf.
         select case when s.is_called then s.last_value else 0 end into head from pgmq.{{sequence}} as s;
         update pgmq_bus.peer as p
-        set acknowledged = greatest(p.acknowledged, least(p_acknowledge, head)),
+        -- coalesce: least(null, head) is the head, and a heartbeat acknowledges nothing.
+        set acknowledged = greatest(p.acknowledged, least(coalesce(p_acknowledge, 0), head)),
             delivered = greatest(p.delivered, least(p_after, head)),
             position = greatest(p.position, least(p_after, head)),
             last_seen = clock_timestamp(),
