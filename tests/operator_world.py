@@ -77,35 +77,42 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A peer of a session's channel."""
+
+    queue: str
+    token: str
+
+
+@dataclass(frozen=True)
 class Login:
     """A session that a binding gave access to."""
 
     session: asyncpg.Connection
     channel: str
 
-    async def join(self, peer: str = "worker") -> str:
-        """Joins as the durable peer of that name; returns its queue."""
-        joined = await self.session.fetchval(
-            "select pgmq_bus_v1.join_channel($1, $2::text::jsonb)", self.channel, json.dumps({"peer": peer})
-        )
-        return str(json.loads(joined)["queue"])
-
-    async def publish(self, queue: str, *messages: Any) -> None:
-        texts = [json.dumps(message) for message in messages]
-        await self.session.fetchval(
-            "select pgmq_bus_v1.publish($1, $2, $3::text[]::jsonb[])", self.channel, queue, texts
-        )
-
-    async def read(self, queue: str, *, acknowledge: bool = False) -> list[Any]:
-        """All messages that were not acknowledged."""
-        rows = await self.session.fetch(
-            "select msg_id, message from pgmq_bus_v1.read($1, $2, 0, null, 30, 1000)", self.channel, queue
-        )
-        if acknowledge and rows:
-            await self.session.fetch(
-                "select 1 from pgmq_bus_v1.read($1, $2, null, $3, 30, 0)", self.channel, queue, rows[-1]["msg_id"]
+    async def join(self, peer: str = "worker", **options: Any) -> Joined:
+        """Joins as the durable peer of that name."""
+        joined = json.loads(
+            await self.session.fetchval(
+                "select pgmq_bus_v1.join_channel($1, $2::text::jsonb)",
+                self.channel,
+                json.dumps({"peer": peer} | options),
             )
-        return [json.loads(row["message"]) for row in rows if row["message"] is not None]
+        )
+        return Joined(joined["queue"], joined["token"])
+
+    async def publish(self, peer: Joined, *messages: Any) -> None:
+        texts = [json.dumps(message) for message in messages]
+        await self.session.fetch(f"select * from pgmq_bus_channel.publish_{peer.token}($1, $2)", peer.queue, texts)
+
+    async def read(self, peer: Joined, *, acknowledge: bool = False) -> list[Any]:
+        """All messages that are still in the log."""
+        read = f"select msg_id, message from pgmq_bus_channel.read_{peer.token}($1, $2, $3, 1000, null)"
+        rows = [row for row in await self.session.fetch(read, peer.queue, 0, None) if row["message"] is not None]
+        if acknowledge and rows:
+            await self.session.fetch(read, peer.queue, rows[-1]["msg_id"], rows[-1]["msg_id"])
+        return [json.loads(row["message"]) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import asyncpg
 
 from bus_operator import provision
 from bus_operator.actions import DesiredChannel
-from bus_operator.roles import IssuedCredential
 from bus_operator.database import AdminConnection, Endpoint, connect
 from bus_operator.model import ChannelSpec, Uid
 from bus_operator.plan import HeldCredential
+from bus_operator.roles import IssuedCredential
 
 SUPERUSER = "postgres"
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from bus_operator import naming, sql
+from bus_operator import naming, render, sql
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,19 @@ class ObservedChannel:
 
 @dataclass(frozen=True)
 class ChannelCounts:
-    """How a channel is used: live peers, messages the slowest of them has not acknowledged, messages in the log."""
+    """How a channel is used."""
 
     peers: int
+    """Live ones; each is woken in one of three ways."""
+    doorbell: int
+    listen: int
+    poll: int
     backlog: int
+    """Messages that the slowest live peer has not acknowledged."""
+    oldest: timedelta | None
+    """The age of the oldest of them; None when there is none."""
     stored: int
+    """Messages in the log."""
 
 
 async def observe_database(connection: asyncpg.Connection) -> ObservedDatabase:
@@ -141,5 +149,10 @@ async def count_channels(connection: asyncpg.Connection) -> int:
 
 
 async def count_channel(connection: asyncpg.Connection, channel_id: int) -> ChannelCounts:
-    """How a channel is used."""
-    return ChannelCounts(**dict(await connection.fetchrow(sql.query("channel_counts"), channel_id)))
+    """How a channel whose log exists is used."""
+    counts = dict(await connection.fetchrow(sql.query("channel_counts"), channel_id))
+    queue, acknowledged = counts.pop("queue"), counts.pop("acknowledged_by_all")
+    oldest = None
+    if counts["backlog"]:
+        oldest = await connection.fetchval(render.with_log(sql.query("oldest_message"), queue), acknowledged)
+    return ChannelCounts(**counts, oldest=oldest)

@@ -8,6 +8,7 @@ from typing import Any
 from bus_operator import provision
 from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
 from bus_operator.binding import binding_data, held_credential, is_current
+from bus_operator.catalog import ChannelCounts
 from bus_operator.database import connect, translate
 from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
 from bus_operator.errors import (
@@ -20,6 +21,7 @@ from bus_operator.errors import (
 )
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
+from bus_operator.model import format_age
 from bus_operator.plan import HeldCredential
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.roles import IssuedCredential
@@ -126,7 +128,7 @@ class ChannelReconciler:
         if any(isinstance(action, CreateChannel) for action in provisioned.actions):
             self._wake(database.kind, database.key)
         progress.provisioned = f"channel {wire_name!r} on {usable.admin.endpoint}"
-        fields |= {"peers": provisioned.counts.peers, "backlog": provisioned.counts.backlog}
+        fields |= _usage(provisioned.counts)
         if refusal is not None:
             raise refusal
 
@@ -211,6 +213,16 @@ class ChannelReconciler:
         if self._cluster is None:
             self._cluster = await self._kube.cluster_id()
         return self._cluster
+
+
+def _usage(counts: ChannelCounts) -> dict[str, Any]:
+    return {
+        "peers": counts.peers,
+        "wake": {"doorbell": counts.doorbell, "listen": counts.listen, "poll": counts.poll},
+        "backlog": counts.backlog,
+        # Without a backlog the field goes: null in a merge patch.
+        "oldestMessageAge": format_age(counts.oldest) if counts.oldest is not None else None,
+    }
 
 
 def _as_issued(held: HeldCredential | None, generation: int | None) -> IssuedCredential:

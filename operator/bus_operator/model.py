@@ -33,6 +33,17 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
 
 
+def format_age(age: timedelta) -> str:
+    """An age for a status, such as 40s, 7m, 50m, 26h: in steps that become longer, so that it is seldom written."""
+    seconds = max(int(age.total_seconds()), 0)
+    if seconds < 60:
+        return f"{seconds // 10 * 10}s"
+    if seconds < 3600:
+        minutes = seconds // 60
+        return f"{minutes if minutes < 10 else minutes // 10 * 10}m"
+    return f"{seconds // 3600}h"
+
+
 def _peer_timeout(text: str) -> str:
     if not timedelta(seconds=10) <= parse_duration(text) <= timedelta(days=30):
         raise ValueError("peerTimeout must be between 10s and 720h")

@@ -1,4 +1,4 @@
-"""SQL statements that take no parameters: DDL on roles and schemas. The only place that quotes identifiers."""
+"""SQL with what no parameter can stand for: names, and DDL. The only place that quotes identifiers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -104,6 +104,11 @@ def create_schemas() -> list[str]:
 def log_table(queue: str) -> str:
     """The quoted name, within the schema `pgmq`, of the table in which PGMQ keeps a queue."""
     return identifier(f"q_{queue}")
+
+
+def with_log(template: str, queue: str) -> str:
+    """A statement about a log, which no parameter can name: `{{log}}` becomes its table."""
+    return _filled(template, {"log": log_table(queue)})
 
 
 def set_log_persistence(queue: str, *, unlogged: bool) -> str:

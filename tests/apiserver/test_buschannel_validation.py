@@ -247,7 +247,7 @@ def test_long_name(resources: Any, refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"retention": {"maxAge": "1h"}}, "spec.retention"),
+        ({"injection": {"podSelector": {}}}, "spec.injection"),
         ({"reader": {"visibilityTimeout": 30}}, "spec.reader.visibilityTimeout"),
         ({"credentials": {"secretName": "x", "rotationInterval": "1h"}}, "spec.credentials.rotationInterval"),
     ],

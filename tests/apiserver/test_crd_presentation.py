@@ -37,7 +37,9 @@ STATUS = {
         "secretRef": {"name": "shown-bus"},
         "database": {"namespace": "databases", "name": "orders-db"},
         "peers": 4,
+        "wake": {"doorbell": 2, "listen": 1, "poll": 1},
         "backlog": 5,
+        "oldestMessageAge": "7m",
         "credentialGeneration": 1,
         "conditions": [READY, READY | {"type": "Provisioned"}],
     },
@@ -115,6 +117,7 @@ COLUMNS = {
         "AGE": None,
         "DATABASE": "orders-db",
         "DURABILITY": "Sync",
+        "OLDEST": "7m",
         "REASON": "Ready",
     },
 }

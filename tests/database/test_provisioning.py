@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -438,3 +439,29 @@ async def test_the_clear_password_is_nowhere_on_the_server(operator: Operator):
         assert await operator.session.fetchval(held_in_catalog, credential.password) == 0
     for session in sessions:
         session.terminate()
+
+
+async def test_how_a_channel_is_used_is_counted(operator: Operator):
+    first = await operator.provision(desire("orders"))
+    assert first.counts == catalog.ChannelCounts(
+        peers=0, doorbell=0, listen=0, poll=0, backlog=0, oldest=None, stored=0
+    )
+    session = await operator.login(held(first))
+    reader = await Peer.join(session, "orders", address="10.0.0.1:40000")
+    await Peer.join(session, "orders", address="[fd00::1]:40000", listens=True)
+    await Peer.join(session, "orders", listens=True)
+    await Peer.bus_join(session, "orders")
+    await reader.publish(1, 2)
+    log = f"pgmq.q_bus_{reader.joined['token']}"
+    await operator.session.execute(f"update {log} set enqueued_at = enqueued_at - interval '1 hour' where msg_id = 1")
+    counts = (await operator.provision(desire("orders"), held(first))).counts
+    assert (counts.peers, counts.doorbell, counts.listen, counts.poll) == (4, 1, 2, 1)
+    assert (counts.backlog, counts.stored) == (2, 2)
+    assert counts.oldest is not None
+    assert timedelta(hours=1) < counts.oldest < timedelta(hours=1, minutes=1)
+    # What everybody acknowledged is no backlog, whether it was trimmed already or not.
+    await operator.session.execute("update pgmq_bus.peer set acknowledged = 1")
+    counts = (await operator.provision(desire("orders"), held(first))).counts
+    assert counts.backlog == 1
+    assert counts.oldest < timedelta(minutes=1)
+    session.terminate()

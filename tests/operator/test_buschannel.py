@@ -36,6 +36,7 @@ async def test_ready(world: World, namespace: Namespace) -> None:
         "secretRef": {"name": "orders-bus"},
         "database": {"namespace": namespace.name, "name": "main"},
         "peers": 0,
+        "wake": {"doorbell": 0, "listen": 0, "poll": 0},
         "backlog": 0,
         "credentialGeneration": 1,
     }
@@ -83,10 +84,16 @@ async def test_ready(world: World, namespace: Namespace) -> None:
 async def test_peers_and_backlog_are_counted(world: World, namespace: Namespace) -> None:
     channel = await ready_channel(world, namespace)
     async with namespace.login() as login:
-        queue = await login.join("reader")
-        await login.publish(await login.join("writer"), 1, 2, 3)
+        reader = await login.join("reader", address="127.0.0.1:5000")
+        writer = await login.join("writer", listens=True)
+        await login.publish(writer, 1, 2, 3)
         wait_until(lambda: (channel.status["peers"], channel.status["backlog"]) == (2, 3), "the counts")
-        assert await login.read(queue) == [1, 2, 3]
+        assert channel.status["wake"] == {"doorbell": 1, "listen": 1, "poll": 0}
+        assert channel.status["oldestMessageAge"].endswith("0s")
+        for peer in (reader, writer):
+            assert await login.read(peer, acknowledge=True) == [1, 2, 3]
+        wait_until(lambda: channel.status["backlog"] == 0, "all is read")
+        assert "oldestMessageAge" not in channel.status
 
 
 async def test_a_change_of_the_spec(world: World, namespace: Namespace) -> None:

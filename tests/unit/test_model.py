@@ -10,6 +10,7 @@ from bus_operator.model import (
     ChannelSpec,
     DatabaseSpec,
     LabelSelector,
+    format_age,
     parse_duration,
 )
 
@@ -27,6 +28,17 @@ def test_durations(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0s"), (9.9, "0s"), (10, "10s"), (59, "50s"), (60, "1m"), (599, "9m"), (600, "10m"), (3599, "50m"),
+        (3600, "1h"), (86399, "23h"), (86400 * 30, "720h"),
+    ],
+)  # fmt: skip
+def test_ages_in_steps(seconds, text):
+    assert format_age(timedelta(seconds=seconds)) == text
 
 
 def test_a_channel_has_defaults():

@@ -31,6 +31,7 @@ plan_channel = partial(plan.plan_channel, functions_digest="shipped")
 PASSWORD = "correct-horse"
 ROLE = "bus_channel_0123456789ab"
 QUEUE = "bus_0123456789ab"
+NO_PEERS = ChannelCounts(peers=0, doorbell=0, listen=0, poll=0, backlog=0, oldest=None, stored=0)
 WANTED = DesiredChannel(
     name="orders",
     owner_uid=Uid("uid-1"),
@@ -255,15 +256,14 @@ def test_without_a_binding_no_credential_is_touched():
     ],
 )  # fmt: skip
 def test_deletion_policies(policy, stored, expected):
-    counts = None if stored is None else ChannelCounts(peers=0, backlog=0, stored=stored)
+    counts = None if stored is None else replace(NO_PEERS, stored=stored)
     assert plan_deletion(policy, Uid("uid-1"), OBSERVED, counts) == expected(OBSERVED)
 
 
 @pytest.mark.parametrize("policy", ["Delete", "DeleteIfEmpty", "Retain"])
 def test_deleting_what_is_not_its_own_does_nothing(policy):
-    counts = ChannelCounts(peers=0, backlog=0, stored=0)
-    assert plan_deletion(policy, Uid("uid-2"), OBSERVED, counts) is None
-    assert plan_deletion(policy, Uid("uid-1"), replace(OBSERVED, owner_uid=None), counts) is None
+    assert plan_deletion(policy, Uid("uid-2"), OBSERVED, NO_PEERS) is None
+    assert plan_deletion(policy, Uid("uid-1"), replace(OBSERVED, owner_uid=None), NO_PEERS) is None
     assert plan_deletion(policy, Uid("uid-1"), None, None) is None
 
 

@@ -1,7 +1,13 @@
--- Live peers; messages that at least one of them has not acknowledged; messages in the log.
+-- Live peers, and how they are woken; messages that at least one of them has not acknowledged, and up to where all have;
+-- messages in the log.
 select
+    c.queue,
     count(p.queue)::integer as peers,
+    count(p.queue) filter (where p.address is not null and not p.listens)::integer as doorbell,
+    count(p.queue) filter (where p.listens)::integer as listen,
+    count(p.queue) filter (where p.address is null and not p.listens)::integer as poll,
     coalesce(h.head - min(p.acknowledged), 0)::bigint as backlog,
+    min(p.acknowledged) as acknowledged_by_all,
     (h.head - s.trimmed)::bigint as stored
 from pgmq_bus.channel as c
 join pgmq_bus.channel_state as s on s.channel_id = c.id
@@ -9,4 +15,4 @@ cross join lateral (select pgmq_bus.head(c.id) as head) as h
 left join pgmq_bus.peer as p
     on p.channel_id = c.id and p.last_seen > clock_timestamp() - c.peer_timeout
 where c.id = $1
-group by h.head, s.trimmed
+group by c.queue, h.head, s.trimmed
