@@ -33,9 +33,13 @@ class AcknowledgementTracker:
 
     def complete(self, msg_id: int) -> bool:
         """A message was handled; True when the position moved."""
-        self._handled.add(msg_id)
-        before = self._position
-        while self._open and self._open[0] in self._handled:
-            self._position = self._open.popleft()
+        waiting = self._open
+        if not waiting or waiting[0] != msg_id:
+            self._handled.add(msg_id)
+            return False
+        # Handled in order, as most are.
+        self._position = waiting.popleft()
+        while waiting and waiting[0] in self._handled:
+            self._position = waiting.popleft()
             self._handled.discard(self._position)
-        return self._position != before
+        return True

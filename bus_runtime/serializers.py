@@ -13,7 +13,7 @@ import base64
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from bus_runtime.errors import SerializationError, UnknownTypeError
 from bus_runtime.messages import BusMessage
 from bus_runtime.registry import TypeRegistry, default_registry
+from bus_runtime.shapes import Shape
 
 SerializeFunc = Callable[[Any], Any]
 DeserializeFunc = Callable[[Any], Any]
@@ -35,7 +36,10 @@ MAX_DEPTH = 100
 _TYPE = "__type__"
 _DATA = "__data__"
 _BYTES_TAG = "bytes"
+_QUOTED_TYPE = b'"__type__"'
+#: Written as they are. Not floats: one that is not finite is refused.
 _PLAIN = frozenset({str, int, bool, type(None)})
+_SCALARS = (str, int, float)
 
 
 class MessageSerializer(ABC):
@@ -84,7 +88,10 @@ class JSONMessageSerializer(MessageSerializer):
     def __init__(self) -> None:
         self._registry = TypeRegistry(parent=default_registry)
         self._adapters: dict[type[Any], TypeAdapter] = {}
-        self._fields: dict[type[Any], tuple[dataclasses.Field[Any], ...]] = {}
+        # How a class is written and read depends on the class alone, so it is found out once. Tags are looked up
+        # each time: they may be registered for the whole process at any moment.
+        self._writers: dict[type[Any], Callable[[Any, int], Any]] = {}
+        self._readers: dict[type[Any], Callable[[str, Any, int, bool], Any]] = {}
 
     def register_type(self, cls: type[Any], tag: str | None = None) -> None:
         """Let a dataclass, enum or pydantic model travel on this bus under `tag` (default: its dotted path).
@@ -98,6 +105,8 @@ class JSONMessageSerializer(MessageSerializer):
         """Let values of `type_` travel, written and read by `adapter`, under `tag` (default: its dotted path)."""
         self._adapters[type_] = adapter
         self._registry.register(type_, tag)
+        self._writers.clear()
+        self._readers.clear()
 
     def serialize(self, message: BusMessage) -> bytes:
         """The message as compact UTF-8 JSON."""
@@ -111,7 +120,11 @@ class JSONMessageSerializer(MessageSerializer):
     def deserialize(self, data: bytes) -> BusMessage:
         """The message that `data` holds."""
         try:
-            value = self._read(orjson.loads(data), 0)
+            value = orjson.loads(data)
+            if type(value) is dict and _TYPE in value and _DATA in value and _is_flat(data):
+                value = self._read_typed(value[_TYPE], value[_DATA], 0, True)
+            else:
+                value = self._read(value, 0)
         except SerializationError:
             raise
         # Reading runs constructors, validators and adapters of the application: whatever they raise on
@@ -125,23 +138,53 @@ class JSONMessageSerializer(MessageSerializer):
     # --- writing ---
 
     def _write(self, value: Any, depth: int) -> Any:
-        if type(value) in _PLAIN:
-            return value
-        if isinstance(value, str | int | float):
-            return _scalar(value)
-        if depth >= MAX_DEPTH:
-            raise SerializationError(f"nested deeper than {MAX_DEPTH} levels")
-        if isinstance(value, dict):
-            return {_key(k): self._write(v, depth + 1) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._write(v, depth + 1) for v in value]
-        if isinstance(value, bytes | bytearray):
-            return {_TYPE: _BYTES_TAG, _DATA: base64.b64encode(value).decode("ascii")}
-        return self._write_typed(value, depth)
-
-    def _write_typed(self, value: Any, depth: int) -> dict[str, Any]:
         cls = type(value)
+        if cls in _PLAIN or (cls is float and math.isfinite(value)):
+            return value
+        writer = self._writers.get(cls)
+        if writer is None:
+            writer = self._writers[cls] = self._writer_for(cls)
+        return writer(value, depth)
+
+    def _writer_for(self, cls: type[Any]) -> Callable[[Any, int], Any]:
+        if issubclass(cls, _SCALARS):
+            return _write_scalar
+        if issubclass(cls, dict):
+            return self._write_dict
+        if issubclass(cls, list | tuple):
+            return self._write_list
+        if issubclass(cls, bytes | bytearray):
+            return _write_bytes
         adapter, adapted = self._adapter_for(cls)
+        data_of: Callable[[Any, int], Any]
+        if adapter is not None:
+            data_of = partial(self._write_adapted, adapter)
+        elif issubclass(cls, Enum):
+            data_of = _write_name
+        elif issubclass(cls, BaseModel):
+            data_of = self._write_model
+        elif dataclasses.is_dataclass(cls):
+            data_of = partial(self._write_dataclass, Shape(cls))
+        else:
+            data_of = _write_nothing
+        return partial(self._write_typed, data_of, adapted)
+
+    def _write_dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        _check_depth(depth)
+        return {
+            key if type(key) is str else _key(key): item if type(item) in _PLAIN else self._write(item, depth + 1)
+            for key, item in value.items()
+        }
+
+    def _write_list(self, value: Iterable[Any], depth: int) -> list[Any]:
+        _check_depth(depth)
+        return [item if type(item) in _PLAIN else self._write(item, depth + 1) for item in value]
+
+    def _write_typed(
+        self, data_of: Callable[[Any, int], Any], adapted: type[Any] | None, value: Any, depth: int
+    ) -> dict[str, Any]:
+        _check_depth(depth)
+        cls = type(value)
         tag = self._registry.tag_of(cls)
         if tag is None and adapted is not None:
             tag = self._registry.tag_of(adapted)
@@ -150,40 +193,42 @@ class JSONMessageSerializer(MessageSerializer):
                 f"{cls.__module__}.{cls.__name__} is not registered, so no peer could read it; "
                 "use register_message(), serializer.register_type() or serializer.register_adapter()"
             )
-        data: Any
-        if adapter is not None:
-            data = adapter.serialize(value, partial(self._write, depth=depth + 1))
-        elif isinstance(value, Enum):
-            data = value.name
-        elif isinstance(value, BaseModel):
-            data = self._write_items(value.__dict__.items(), depth)
-        elif dataclasses.is_dataclass(cls):
-            data = self._write_items(((f.name, getattr(value, f.name)) for f in self._fields_of(cls)), depth)
-        else:
-            raise SerializationError(
-                f"{cls.__name__} is neither dataclass, enum nor pydantic model: give it an adapter"
-            )
-        return {_TYPE: tag, _DATA: data}
+        return {_TYPE: tag, _DATA: data_of(value, depth)}
 
-    def _write_items(self, items: Any, depth: int) -> dict[str, Any]:
-        return {name: self._write(value, depth + 1) for name, value in items if value is not None}
+    def _write_adapted(self, adapter: TypeAdapter, value: Any, depth: int) -> Any:
+        return adapter.serialize(value, partial(self._write, depth=depth + 1))
+
+    def _write_model(self, value: BaseModel, depth: int) -> dict[str, Any]:
+        return self._write_items(value.__dict__.items(), depth)
+
+    def _write_dataclass(self, shape: Shape, value: Any, depth: int) -> dict[str, Any]:
+        return self._write_items(shape.items(value), depth)
+
+    def _write_items(self, items: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
+        return {
+            name: item if type(item) in _PLAIN else self._write(item, depth + 1)
+            for name, item in items
+            if item is not None
+        }
 
     # --- reading ---
 
     def _read(self, value: Any, depth: int) -> Any:
         if isinstance(value, dict):
-            if depth >= MAX_DEPTH:
-                raise SerializationError(f"nested deeper than {MAX_DEPTH} levels")
+            _check_depth(depth)
             if _TYPE in value and _DATA in value:
-                return self._read_typed(value[_TYPE], value[_DATA], depth)
-            return {k: self._read(v, depth + 1) for k, v in value.items()}
+                return self._read_typed(value[_TYPE], value[_DATA], depth, False)
+            return self._read_items(value, depth)
         if isinstance(value, list):
-            if depth >= MAX_DEPTH:
-                raise SerializationError(f"nested deeper than {MAX_DEPTH} levels")
-            return [self._read(v, depth + 1) for v in value]
+            _check_depth(depth)
+            return [self._read(item, depth + 1) for item in value]
         return value
 
-    def _read_typed(self, tag: Any, data: Any, depth: int) -> Any:
+    def _read_items(self, data: dict[str, Any], depth: int) -> dict[str, Any]:
+        return {key: item if type(item) in _PLAIN else self._read(item, depth + 1) for key, item in data.items()}
+
+    def _read_typed(self, tag: Any, data: Any, depth: int, is_flat: bool) -> Any:
+        """The value of a type the wire names; with `is_flat` nothing in `data` needs to be looked at."""
         if not isinstance(tag, str):
             raise SerializationError(f"{_TYPE} must be a string, got {type(tag).__name__}")
         if tag == _BYTES_TAG:
@@ -191,38 +236,29 @@ class JSONMessageSerializer(MessageSerializer):
         cls = self._registry.resolve(tag)
         if cls is None:
             raise UnknownTypeError(tag)
+        reader = self._readers.get(cls)
+        if reader is None:
+            reader = self._readers[cls] = self._reader_for(cls)
+        return reader(tag, data, depth, is_flat)
+
+    def _reader_for(self, cls: type[Any]) -> Callable[[str, Any, int, bool], Any]:
         adapter, _ = self._adapter_for(cls)
         if adapter is not None:
-            return adapter.deserialize(data, partial(self._read, depth=depth + 1), target_type=cls)
+            return partial(self._read_adapted, adapter, cls)
         if issubclass(cls, Enum):
-            return cls[data]
+            return partial(_read_name, cls)
+        build = cls.model_validate if issubclass(cls, BaseModel) else Shape(cls).build
+        return partial(self._read_fields, build)
+
+    def _read_adapted(self, adapter: TypeAdapter, cls: type[Any], _: str, data: Any, depth: int, __: bool) -> Any:
+        return adapter.deserialize(data, partial(self._read, depth=depth + 1), target_type=cls)
+
+    def _read_fields(
+        self, build: Callable[[dict[str, Any]], Any], tag: str, data: Any, depth: int, is_flat: bool
+    ) -> Any:
         if not isinstance(data, dict):
             raise SerializationError(f"{_DATA} of {tag} must be an object, got {type(data).__name__}")
-        values = {k: self._read(v, depth + 1) for k, v in data.items()}
-        if issubclass(cls, BaseModel):
-            return cls.model_validate(values)
-        return self._build(cls, values)
-
-    def _build(self, cls: type[Any], values: dict[str, Any]) -> Any:
-        """A dataclass instance. Fields the wire leaves out are None, as the writer omits exactly those;
-        fields that this version of the class does not have are ignored."""
-        arguments: dict[str, Any] = {}
-        assigned_later: dict[str, Any] = {}
-        for field in self._fields_of(cls):
-            if field.name in values:
-                (arguments if field.init else assigned_later)[field.name] = values[field.name]
-            elif field.init and field.default is field.default_factory is dataclasses.MISSING:
-                arguments[field.name] = None
-        built = cls(**arguments)
-        for name, value in assigned_later.items():
-            setattr(built, name, value)
-        return built
-
-    def _fields_of(self, cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
-        fields = self._fields.get(cls)
-        if fields is None:
-            fields = self._fields[cls] = dataclasses.fields(cls)
-        return fields
+        return build(data if is_flat else self._read_items(data, depth))
 
     def _adapter_for(self, cls: type[Any]) -> tuple[TypeAdapter | None, type[Any] | None]:
         if self._adapters:
@@ -230,6 +266,43 @@ class JSONMessageSerializer(MessageSerializer):
                 if base in self._adapters:
                     return self._adapters[base], base
         return None, None
+
+
+def _is_flat(data: bytes) -> bool:
+    """Whether a JSON document that is a typed value certainly holds no other one, and is not nested too deeply.
+
+    Looking at the bytes is many times quicker than looking at each value, and says no when in doubt: for a
+    `__type__` that may be written with escapes, and for as many brackets as the depth limit allows levels.
+    """
+    return data.count(_QUOTED_TYPE) == 1 and b"\\u" not in data and data.count(b"{") + data.count(b"[") < MAX_DEPTH
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise SerializationError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _write_scalar(value: str | float, _: int) -> str | float:
+    return _scalar(value)
+
+
+def _write_bytes(value: bytes | bytearray, depth: int) -> dict[str, Any]:
+    _check_depth(depth)
+    return {_TYPE: _BYTES_TAG, _DATA: base64.b64encode(value).decode("ascii")}
+
+
+def _write_name(value: Enum, _: int) -> str:
+    return value.name
+
+
+def _write_nothing(value: Any, _: int) -> Any:
+    raise SerializationError(
+        f"{type(value).__name__} is neither dataclass, enum nor pydantic model: give it an adapter"
+    )
+
+
+def _read_name(cls: type[Enum], _: str, data: Any, __: int, ___: bool) -> Enum:
+    return cls[data]
 
 
 def _scalar(value: str | float) -> str | float:

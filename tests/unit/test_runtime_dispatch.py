@@ -81,6 +81,30 @@ async def test_data_behind_a_system_message_waits_until_that_is_handled(bus: Asy
     await eventually(lambda: recorder.numbers == [1, 2])
 
 
+async def test_a_system_message_may_wait_for_data_that_came_before_it(bus: AsyncQueueBus) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def handle(message: BusMessage) -> None:
+        if isinstance(message, Alarm):
+            first.set()
+            await second.wait()
+        elif message.number == 1:  # type: ignore[attr-defined]
+            await first.wait()
+        elif message.number == 2:  # type: ignore[attr-defined]
+            second.set()
+
+    recorder = Recorder(handler=handle)
+    await bus.subscribe(recorder)
+    await bus.send(note(1))
+    await eventually(lambda: len(recorder.begun) == 1)
+    await bus.send(note(2))
+    await asyncio.sleep(0)
+    await bus.send(alarm(3))
+    await bus.send(note(4))
+    await eventually(lambda: len(recorder.messages) == 4)
+    assert recorder.numbers[-1] == 4
+
+
 async def test_handlers_that_never_wait_do_not_keep_a_system_message_waiting(bus: AsyncQueueBus) -> None:
     recorder = Recorder()
     await bus.subscribe(recorder)

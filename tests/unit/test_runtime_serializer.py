@@ -136,6 +136,13 @@ def self_containing() -> list[Any]:
     return value
 
 
+def deep_list(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 def deep(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):
@@ -285,6 +292,59 @@ def test_fields_of_another_version_are_tolerated_but_never_become_attributes(
     missing = serializer.deserialize(typed("pipecat.bus.messages.BusJobRequestMessage", {"source": "x"}).encode())
     assert isinstance(missing, BusJobRequestMessage)
     assert missing.job_id is None
+
+
+@pytest.mark.parametrize(
+    ("nested", "arrives"),
+    [
+        (r'{"\u005f_type__": "bytes", "__data__": "eA=="}', b"x"),
+        (r'{"__type__": "bytes", "\u005f_data__": "eA=="}', b"x"),
+        (r'["\\u", "\"__type__\"", {"__type__": "bytes", "__data__": "eA=="}]', ["\\u", '"__type__"', b"x"]),
+        (r'["\"__type__\"", "__type__", "\n"]', ['"__type__"', "__type__", "\n"]),
+        (r'{"__type__": "no data"}', {"__type__": "no data"}),
+        (r'{"__data__": 1}', {"__data__": 1}),
+        ("[" * 60 + "]" * 60 + "\n", deep_list(60)),
+        ("[" + "[]," * 300 + "[]]", [[]] * 301),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_values_of_a_type_are_found_however_they_are_written(
+    serializer: JSONMessageSerializer, nested: str, arrives: Any
+) -> None:
+    document = f'{{"__type__": "{ORDER}", "__data__": {{"source": "x", "payload": {nested}}}}}'
+    message = serializer.deserialize(document.encode())
+    assert isinstance(message, Order)
+    assert message.payload == arrives
+
+
+@pytest.mark.parametrize("levels", [101, 500])
+def test_depth_is_bounded_within_a_plain_payload(serializer: JSONMessageSerializer, levels: int) -> None:
+    document = typed(ORDER, {"source": "x", "payload": "@"}).replace('"@"', "[" * levels + "]" * levels)
+    with pytest.raises(SerializationError, match="nested deeper"):
+        serializer.deserialize(document.encode())
+
+
+def test_an_adapter_registered_later_is_used(serializer: JSONMessageSerializer) -> None:
+    assert round_trip(serializer, Address("Elm")) == Address("Elm")
+
+    class Upper(TypeAdapter):
+        def serialize(self, obj: Any, serialize_value: Any) -> dict[str, Any]:
+            return {"street": obj.street.upper()}
+
+        def deserialize(self, data: dict[str, Any], deserialize_value: Any, target_type: type | None = None) -> Any:
+            return Address(data["street"] + "!")
+
+    serializer.register_adapter(Address, Upper())
+    assert round_trip(serializer, Address("Elm")) == Address("ELM!")
+
+
+def test_a_tag_registered_later_is_used(serializer: JSONMessageSerializer) -> None:
+    value = Unregistered(1)
+    with pytest.raises(SerializationError, match="is not registered"):
+        serializer.serialize(Order(value, source="test"))
+    serializer.register_type(Unregistered, "other.Name")
+    assert b'"other.Name"' in serializer.serialize(Order(value, source="test"))
+    assert round_trip(serializer, value) == value
 
 
 def test_a_constructor_that_fails_is_one_bad_message(serializer: JSONMessageSerializer) -> None:
