@@ -17,12 +17,15 @@ from bus_runtime.errors import (
     AuthenticationError,
     BackendError,
     ConnectionLostError,
+    PeerRefusedError,
     RejectedError,
     TransientError,
     UnavailableError,
 )
 
 INSUFFICIENT_PRIVILEGE = "42501"
+#: The bus functions' own: a later process joined as this durable peer.
+PLACE_TAKEN = "BUS01"
 READ_ONLY = "25006"
 _AUTHENTICATION_CLASS = "28"
 
@@ -34,6 +37,7 @@ DUPLICATE_PREPARED_STATEMENT = "42P05"
 #: What the server's answer to a statement means to us, by the beginning of its SQLSTATE; the first match counts.
 _STATEMENT_ERRORS: tuple[tuple[str, type[BackendError]], ...] = (
     (INSUFFICIENT_PRIVILEGE, AccessDeniedError),
+    (PLACE_TAKEN, PeerRefusedError),
     ("22", RejectedError),  # data exception
     ("54", RejectedError),  # program limit exceeded
     ("40003", ConnectionLostError),  # statement completion unknown

@@ -62,8 +62,7 @@ class AccessDeniedError(BackendError):
 class PeerRefusedError(AccessDeniedError):
     """A durable peer's queue is refused: this process stopped reading.
 
-    Most often another process joined with the same peer name and took over; the credentials may also
-    have been revoked. The server does not tell these apart.
+    Another process joined with the same peer name and took over (SQLSTATE BUS01), or the credentials were revoked.
     """
 
 

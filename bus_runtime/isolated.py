@@ -1,8 +1,4 @@
-"""The channel log over PostgreSQL, through the functions of the schema `pgmq_bus_v1`.
-
-JSON crosses this module as text in both directions: it is neither decoded nor encoded here, whatever type
-codecs the caller's pool has set, because the statements cast to and from text themselves.
-"""
+"""The channel log over PostgreSQL: a `LogBackend` of one `LogPeer` per membership, over one set of connections."""
 
 from __future__ import annotations
 
@@ -10,23 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import orjson
-
 from bus_runtime.backend import JoinOptions, LogRecord, Membership, Waker
 from bus_runtime.binding import Binding, find_binding
 from bus_runtime.connection import Database
+from bus_runtime.errors import AccessDeniedError
 from bus_runtime.facade import ReferenceMethods
-from bus_runtime.waking import ListenWaker, PollWaker
+from bus_runtime.log_peer import LogPeer
 
 if TYPE_CHECKING:
     import asyncpg
 
-_JOIN = "select pgmq_bus_v1.join_channel($1::text, $2::text::jsonb)::text as joined"
-_PUBLISH = "select pgmq_bus_v1.publish($1::text, $2::text, $3::text[]::jsonb[]) as ids"
-_READ = """
-select msg_id, message::text as message, lost
-from pgmq_bus_v1.read($1::text, $2::text, $3::bigint, $4::bigint, $5::integer, $6::integer)
-"""
 _LEAVE = "select pgmq_bus_v1.leave($1::text, $2::text)"
 
 #: What the reference client calls a channel nobody named.
@@ -49,7 +38,7 @@ class IsolatedPgmqBackend(ReferenceMethods):
         super().__init__()
         self._database = Database(pool=pool, binding=binding)
         self._binding = binding
-        self._members: set[str] = set()
+        self._peers: dict[str, LogPeer] = {}
 
     @classmethod
     def from_binding(cls, name: str | None = None, *, root: str | Path | None = None) -> Self:
@@ -64,62 +53,46 @@ class IsolatedPgmqBackend(ReferenceMethods):
 
     async def join_channel(self, channel: str, options: JoinOptions) -> Membership:
         """Become a peer: one row, at the head of the log or where the durable peer was."""
-        given = {
-            "peer": options.peer,
-            "application": options.application,
-            "host": options.host,
-            "runtime": options.runtime,
-        }
-        rows = await self._database.fetch(_JOIN, self._name(channel), orjson.dumps(given).decode())
-        joined = orjson.loads(rows[0]["joined"])
-        self._members.add(joined["queue"])
-        return Membership(
-            queue=joined["queue"],
-            position=joined["position"],
-            wake=joined["wake"],
-            max_message_bytes=joined["max_message_bytes"],
-            peer_timeout_seconds=float(joined["peer_timeout_seconds"]),
-            resumed=joined["resumed"],
-        )
+        peer = LogPeer(self._database, self._name(channel))
+        try:
+            membership = await peer.join(options)
+        except BaseException:
+            await peer.close()
+            raise
+        self._peers[membership.queue] = peer
+        return membership
 
     async def publish_many(self, channel: str, queue: str, payloads: Sequence[bytes]) -> list[int]:
-        """Append to the log in one transaction; the ids."""
-        texts = [payload.decode() for payload in payloads]
-        rows = await self._database.fetch(_PUBLISH, self._name(channel), queue, texts)
-        ids: list[int] = rows[0]["ids"]
-        return ids
+        """Append to the log in one transaction, and announce it; the ids."""
+        return await self._peer(queue).publish(payloads)
 
     async def read_after(
-        self, channel: str, queue: str, *, after: int, acknowledge: int | None, visibility_timeout: int, limit: int
+        self, channel: str, queue: str, *, after: int, acknowledge: int | None, limit: int
     ) -> list[LogRecord]:
         """Read, acknowledge and heartbeat in one round trip."""
-        rows = await self._database.fetch(
-            _READ, self._name(channel), queue, after, acknowledge, visibility_timeout, limit
-        )
-        return [
-            LogRecord(
-                msg_id=msg_id,
-                payload=None if message is None else message.encode(),
-                lost=lost or 0,
-            )
-            for msg_id, message, lost in rows
-        ]
+        return await self._peer(queue).read(after, acknowledge, limit)
 
     async def leave_channel(self, channel: str, queue: str, *, forget: bool) -> None:
         """Leave, and close our own connections with the last membership."""
+        peer = self._peers.pop(queue, None)
         try:
+            if peer is not None:
+                await peer.close()
             if forget:
                 await self._database.fetch(_LEAVE, self._name(channel), queue)
         finally:
-            self._members.discard(queue)
-            if not self._members:
+            if not self._peers:
                 await self._database.close()
 
     def waker(self, membership: Membership) -> Waker:
-        """LISTEN where a connection can be spared for it."""
-        if membership.wake is None or not self._database.spares_a_connection:
-            return PollWaker()
-        return ListenWaker(self._database.connection, membership.wake)
+        """Woken by doorbells, by LISTEN where those do not arrive and a connection can be spared, else not at all."""
+        return self._peer(membership.queue).waker()
+
+    def _peer(self, queue: str) -> LogPeer:
+        try:
+            return self._peers[queue]
+        except KeyError:
+            raise AccessDeniedError(f"queue {queue!r} was not joined here, or left already") from None
 
     async def close(self) -> None:
         """Close our own connections, if there are any; a pool that was given stays open."""

@@ -30,7 +30,7 @@ class Link(Protocol):
 
     @property
     def wake(self) -> str:
-        """How new messages are noticed: `listen` or `poll`."""
+        """How new messages are noticed: `doorbell`, `listen` or `poll`."""
         ...
 
     @property
@@ -186,4 +186,9 @@ class LogLink:
             await reader.run()
         except PeerRefusedError as exc:
             self._refused = True
-            logger.error("%s", exc)
+            logger.error(
+                "channel %r: durable peer %r is refused: %s; this process no longer reads or publishes",
+                self._session.channel,
+                self._session.options.peer,
+                exc,
+            )

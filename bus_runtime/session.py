@@ -72,9 +72,7 @@ class Session:
                 return self.membership
             if self.options.peer is not None:
                 raise PeerRefusedError(
-                    f"the server refuses durable peer {self.options.peer!r} on channel {self.channel!r}: another "
-                    "process joined under the same name, or the credentials were revoked; this process no longer "
-                    "reads or publishes",
+                    "another process joined under the same name, or the credentials were revoked",
                     sqlstate="42501",
                 )
             self._membership = await self._backend.join_channel(self.channel, self.options)
