@@ -1,7 +1,7 @@
 """Publishes with group commit: whatever is waiting goes into the next call.
 
-A lone publish is sent at once; while its call is under way others gather, and leave together in one
-call and one commit. Messages leave in the order in which `publish` was called.
+A lone publish makes its call itself, at once and without another task; while a call is under way others gather, and
+leave together in one call and one commit. Messages leave in the order in which `publish` was called.
 """
 
 from __future__ import annotations
@@ -10,11 +10,19 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bus_runtime.backend import LogBackend, Membership
 from bus_runtime.backoff import Backoff, OutageLog
-from bus_runtime.errors import AccessDeniedError, BackendError, PublishError, RejectedError, UnavailableError
+from bus_runtime.errors import (
+    AccessDeniedError,
+    BackendError,
+    PeerRefusedError,
+    PublishError,
+    RejectedError,
+    UnavailableError,
+)
 from bus_runtime.session import Session
 
 logger = logging.getLogger(__name__)
@@ -51,6 +59,11 @@ class Publisher:
         self._timeout = timeout
         self._waiting: deque[_Waiting] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._leading: asyncio.Timeout | None = None
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._refusals = 0
+        self._refused: Membership | None = None
         self._backoff = Backoff()
         self._outage = OutageLog(logger, f"publishing to channel {session.channel!r}")
 
@@ -65,61 +78,89 @@ class Publisher:
             raise RejectedError(f"message of {len(payload)} bytes exceeds this channel's limit of {limit} bytes")
         result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(payload, time.monotonic() + self._timeout, result))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush(), name="bus_publish")
+        if self._quiet.is_set():
+            await self._lead()
         return await result
 
     async def close(self, seconds: float) -> None:
         """Send what is waiting, for at most `seconds`; the rest fails."""
-        if self._flusher is None:
-            return
-        _, unfinished = await asyncio.wait({self._flusher}, timeout=seconds)
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(self._flusher, return_exceptions=True)
-        for item in self._waiting:
-            item.fail(PublishError("the bus was stopped before the message could be published"))
-        self._waiting.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+        except TimeoutError:
+            # First what waits, so that nothing goes on with it.
+            _fail(self._waiting, PublishError("the bus was stopped before the message could be published"))
+            self._waiting.clear()
+            if self._leading is not None:
+                self._leading.reschedule(0)
+            if self._flusher is not None:
+                self._flusher.cancel()
+            await self._quiet.wait()
+
+    async def _lead(self) -> None:
+        """Make the call for a message that found nothing under way; a task goes on with what gathers meanwhile."""
+        self._quiet.clear()
+        self._leading = asyncio.timeout(None)
+        try:
+            # A scope that only `close` ends: the caller's task is not ours to cancel.
+            async with self._leading:
+                await self._send(self._take())
+        except TimeoutError:
+            pass
+        finally:
+            self._leading = None
+            if self._waiting:
+                self._flusher = asyncio.create_task(self._flush(), name="bus_publish")
+            else:
+                self._quiet.set()
 
     async def _flush(self) -> None:
-        refusals = 0
-        refused: Membership | None = None
-        while batch := self._take():
-            membership = self._session.membership
-            # If the reader has joined anew meanwhile, to renew that membership would leave its peer behind.
-            refusals = refusals if membership is refused else 0
-            try:
-                if refusals > 1:
-                    membership = await self._session.renew(membership)
-                ids = await self._backend.publish_many(
-                    self._session.channel, membership.queue, [item.payload for item in batch]
-                )
-            except RejectedError as exc:
-                self._separate(batch, exc)
-            except AccessDeniedError as exc:
-                refused = membership
-                # As in LogReader: the second refusal tells, and then the membership is renewed, once.
-                if refusals > 1:
-                    _fail(batch, exc)
-                    refusals = 0
-                else:
-                    self._waiting.extendleft(reversed(batch))
-                    refusals += 1
-            except BackendError as exc:
-                await self._retry_or_fail(batch, exc)
-            except asyncio.CancelledError:
-                _fail(batch, PublishError("the bus was stopped while the message was being sent", outcome_unknown=True))
-                raise
-            # Whatever a backend raises belongs to the publishers of this batch, and not to the next ones.
-            except Exception as exc:
+        try:
+            while batch := self._take():
+                await self._send(batch)
+        finally:
+            self._flusher = None
+            self._quiet.set()
+
+    async def _send(self, batch: list[_Waiting]) -> None:
+        """One call for these messages: each gets its result, or waits for another attempt."""
+        membership = self._session.membership
+        # If the reader has joined anew meanwhile, to renew that membership would leave its peer behind.
+        refusals = self._refusals if membership is self._refused else 0
+        try:
+            if refusals > 1:
+                membership = await self._session.renew(membership)
+            ids = await self._backend.publish_many(
+                self._session.channel, membership.queue, [item.payload for item in batch]
+            )
+        except RejectedError as exc:
+            self._separate(batch, exc)
+        except PeerRefusedError as exc:
+            _fail(batch, exc)
+        except AccessDeniedError as exc:
+            self._refused = membership
+            # As in LogReader: the second refusal tells, and then the membership is renewed, once.
+            if refusals > 1:
                 _fail(batch, exc)
+                self._refusals = 0
             else:
-                refusals = 0
-                self._backoff.reset()
-                self._outage.recovered()
-                for item, msg_id in zip(batch, ids, strict=True):
-                    if not item.result.done():
-                        item.result.set_result(msg_id)
+                self._waiting.extendleft(reversed(batch))
+                self._refusals = refusals + 1
+        except BackendError as exc:
+            await self._retry_or_fail(batch, exc)
+        except asyncio.CancelledError:
+            _fail(batch, PublishError("the bus was stopped while the message was being sent", outcome_unknown=True))
+            raise
+        # Whatever a backend raises belongs to the publishers of this batch, and not to the next ones.
+        except Exception as exc:
+            _fail(batch, exc)
+        else:
+            self._refusals = 0
+            self._backoff.reset()
+            self._outage.recovered()
+            for item, msg_id in zip(batch, ids, strict=True):
+                if not item.result.done():
+                    item.result.set_result(msg_id)
 
     def _take(self) -> list[_Waiting]:
         """The next batch; publishers that were cancelled while waiting are left out."""
@@ -157,6 +198,6 @@ class Publisher:
         await asyncio.sleep(delay)
 
 
-def _fail(batch: list[_Waiting], error: BaseException) -> None:
+def _fail(batch: Iterable[_Waiting], error: BaseException) -> None:
     for item in batch:
         item.fail(error)
