@@ -21,6 +21,11 @@ begin
         raise invalid_parameter_value using message = 'bus: a peer name has 1 to 200 characters';
     end if;
 
+    if peer_name is not null then
+        -- The peer before the channel, as a session locks them that reads and then publishes in one transaction: in the other
+        -- order one would wait for the other. And while the earlier holder keeps a transaction open, publishers go on.
+        perform from pgmq_bus.peer where channel_id = target.id and name = peer_name for update;
+    end if;
     -- Under the publish lock nothing can be appended between reading the head and committing the new row.
     perform pgmq_bus.lock_channel(target.id);
     if peer_name is not null then
@@ -56,7 +61,7 @@ begin
             p_about ->> 'address', coalesce((p_about ->> 'listens')::boolean, false)
         );
     end if;
-    update pgmq_bus.channel set roster = roster + 1 where id = target.id;
+    perform pgmq_bus.change_roster(target.id);
     return jsonb_build_object(
         'queue', queue_name,
         'token', replace(target.queue, 'bus_', ''),

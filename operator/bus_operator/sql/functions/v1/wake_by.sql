@@ -5,17 +5,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     member pgmq_bus.membership;
-    version bigint;
 begin
     perform pgmq_bus.require_address(p_address);
     select * into member from pgmq_bus.membership as m where m.queue = p_queue and m.channel = p_channel;
     if not found then
         perform pgmq_bus.deny(p_queue);
     end if;
-    perform pgmq_bus.commit_lazily();
-    perform pgmq_bus.lock_channel(member.channel_id);
+    -- The peer before the channel: see pgmq_bus.enter.
     update pgmq_bus.peer set address = p_address, listens = coalesce(p_listens, false) where queue = p_queue;
-    update pgmq_bus.channel set roster = roster + 1 where id = member.channel_id returning roster into version;
-    return version;
+    return pgmq_bus.change_roster(member.channel_id);
 end
 $$;
