@@ -32,6 +32,8 @@ begin
             -- The reference client rings nobody: those that wait to be woken hear of its messages when it reads them itself.
             if batch.p_own and member.durability = 'Sync' then
                 perform pg_notify(member.wake, '');
+                -- They hear of them when this call is over.
+                give_up := clock_timestamp();
             end if;
             if batch.ids is not null then
                 return query select * from unnest(batch.ids, batch.messages);
