@@ -33,7 +33,8 @@ create table pgmq_bus.channel (
     doorbell_key bytea not null default sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
         check (octet_length(doorbell_key) = 32),
     roster bigint not null default 1,
-    functions_fingerprint text
+    functions_fingerprint text,
+    never_given int8multirange not null default '{}'
 ) with (fillfactor = 50);
 comment on table pgmq_bus.channel is 'One row per channel. A publisher holds its row lock to the end of its transaction: that is the total order.';
 comment on column pgmq_bus.channel.queue is 'The PGMQ queue that is this channel''s log: pgmq.q_<queue>.';
@@ -42,6 +43,7 @@ comment on column pgmq_bus.channel.wake is 'Unguessable LISTEN name: NOTIFY has 
 comment on column pgmq_bus.channel.doorbell_key is 'What peers encrypt their datagrams with; changes with the credentials.';
 comment on column pgmq_bus.channel.roster is 'Version of what publishers know about the peers: grows whenever a peer comes, goes or is woken in another way.';
 comment on column pgmq_bus.channel.functions_fingerprint is 'Fingerprint of this channel''s functions in pgmq_bus_channel as installed.';
+comment on column pgmq_bus.channel.never_given is 'Ids that were passed over after crashes: see pgmq_bus.recover.';
 comment on column pgmq_bus.channel.owner_uid is 'UID of the BusChannel that manages this row; null when it was deleted and the channel retained for its return.';
 
 create table pgmq_bus.channel_state (
@@ -49,14 +51,12 @@ create table pgmq_bus.channel_state (
     trimmed bigint not null default 0,
     trim_after timestamptz not null default '-infinity',
     measured_to bigint not null default 0,
-    measured_bytes bigint not null default 0,
-    jumped_from bigint not null default 0,
-    jumped_to bigint not null default 0
+    measured_messages bigint not null default 0,
+    measured_bytes bigint not null default 0
 ) with (fillfactor = 50);
 comment on table pgmq_bus.channel_state is 'What trimming writes, apart from the row that publishers lock.';
 comment on column pgmq_bus.channel_state.trimmed is 'Messages up to this id are gone from the log.';
-comment on column pgmq_bus.channel_state.measured_to is 'Where there is a byte limit: the messages after trimmed and up to this id have measured_bytes bytes.';
-comment on column pgmq_bus.channel_state.jumped_to is 'After a crash ids go on from here, those after jumped_from were never given: see pgmq_bus.recover.';
+comment on column pgmq_bus.channel_state.measured_to is 'Where messages or bytes are limited: how far they are counted, from trimmed on.';
 
 -- Empty after a crash or a failover, which is when the end of a log may be lost; a clean restart keeps it.
 create unlogged table pgmq_bus.channel_alive (

@@ -20,7 +20,7 @@ begin
     if wanted is null or wanted not between 1 and 10000 then
         perform pgmq_bus.require_range('the number of messages', wanted, 1, 10000);
     end if;
-    select m.peer_id, m.is_foreign, m.self_delivery, m.durability, m.max_message_bytes into member
+    select m.peer_id, m.is_foreign, m.self_delivery, m.durability, m.max_message_bytes, m.has_retention into member
     from pgmq_bus.membership as m where m.queue = p_queue and m.channel_id = {{channel_id}};
     if not found then
         perform pgmq_bus.deny(p_queue);
@@ -46,21 +46,22 @@ begin
     -- Once a session: no session outlives a crash.
     if current_setting(alive, true) is distinct from 'yes' then
         if not exists (select from pgmq_bus.channel_alive as a where a.channel_id = {{channel_id}}) then
-            perform pgmq_bus.recover({{channel_id}});
+            roster := pgmq_bus.recover({{channel_id}});
         end if;
         perform set_config(alive, 'yes', false);
     end if;
+    -- The age of a message is counted from here: its transaction may have begun long before those of messages before it.
     -- Messages are measured as PostgreSQL writes them: what readers get may be much longer than what was sent, as 1e100000 is.
     if wanted = 1 then
-        insert into pgmq.{{log}} (vt, message, headers)
-        values (clock_timestamp(), p_messages[array_lower(p_messages, 1)]::jsonb, origin)
+        insert into pgmq.{{log}} (enqueued_at, vt, message, headers)
+        values (clock_timestamp(), clock_timestamp(), p_messages[array_lower(p_messages, 1)]::jsonb, origin)
         returning msg_id, octet_length(message::text) into id, bytes;
         ids := array[id];
         stored := case when bytes is null then 0 else 1 end;
     else
         with inserted as (
-            insert into pgmq.{{log}} (vt, message, headers)
-            select clock_timestamp(), m.message::jsonb, origin
+            insert into pgmq.{{log}} (enqueued_at, vt, message, headers)
+            select clock_timestamp(), clock_timestamp(), m.message::jsonb, origin
             from unnest(p_messages) with ordinality as m (message, n)
             order by m.n
             returning msg_id, octet_length(message::text) as bytes
@@ -74,6 +75,10 @@ begin
         raise program_limit_exceeded using
             message = format('bus: message of %s bytes exceeds this channel''s limit of %s bytes', bytes, member.max_message_bytes),
             hint = 'Send less, or raise limits.maxMessageBytes of the BusChannel.';
+    end if;
+    -- Readers keep the log within the channel's retention, where there are any.
+    if member.has_retention and ids[wanted] % 1024 < wanted then
+        perform pgmq_bus.trim({{channel_id}});
     end if;
 end
 $$;

@@ -38,6 +38,10 @@ begin
             last_seen = clock_timestamp(),
             login = session_user
         where p.queue = p_queue;
+        if member.last_seen < clock_timestamp() - member.peer_timeout then
+            -- It was given up: who looked at the roster meanwhile does not know how to wake it.
+            perform pgmq_bus.change_roster({{channel_id}});
+        end if;
         perform pgmq_bus.trim({{channel_id}});
     elsif member.has_retention then
         perform pgmq_bus.commit_lazily();

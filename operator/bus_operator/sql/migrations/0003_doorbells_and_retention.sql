@@ -13,13 +13,13 @@ alter table pgmq_bus.channel
         check (octet_length(doorbell_key) = 32),
     add column roster bigint not null default 1,
     add column functions_fingerprint text,
+    add column never_given int8multirange not null default '{}',
     set (fillfactor = 50);
 
 alter table pgmq_bus.channel_state
     add column measured_to bigint not null default 0,
-    add column measured_bytes bigint not null default 0,
-    add column jumped_from bigint not null default 0,
-    add column jumped_to bigint not null default 0;
+    add column measured_messages bigint not null default 0,
+    add column measured_bytes bigint not null default 0;
 
 create unlogged table pgmq_bus.channel_alive (
     channel_id integer primary key references pgmq_bus.channel on delete cascade
@@ -38,8 +38,8 @@ update pgmq_bus.peer set is_foreign = runtime is null;
 comment on column pgmq_bus.channel.doorbell_key is 'What peers encrypt their datagrams with; changes with the credentials.';
 comment on column pgmq_bus.channel.roster is 'Version of what publishers know about the peers: grows whenever a peer comes, goes or is woken in another way.';
 comment on column pgmq_bus.channel.functions_fingerprint is 'Fingerprint of this channel''s functions in pgmq_bus_channel as installed.';
-comment on column pgmq_bus.channel_state.measured_to is 'Where there is a byte limit: the messages after trimmed and up to this id have measured_bytes bytes.';
-comment on column pgmq_bus.channel_state.jumped_to is 'After a crash ids go on from here, those after jumped_from were never given: see pgmq_bus.recover.';
+comment on column pgmq_bus.channel.never_given is 'Ids that were passed over after crashes: see pgmq_bus.recover.';
+comment on column pgmq_bus.channel_state.measured_to is 'Where messages or bytes are limited: how far they are counted, from trimmed on.';
 comment on table pgmq_bus.channel_alive is 'A row for each channel that was published to, or made, since the server last crashed.';
 comment on column pgmq_bus.peer.id is 'What the log calls the peer: the queue name is a secret.';
 comment on column pgmq_bus.peer.address is 'Where its doorbell is: address and port of a UDP socket.';

@@ -6,13 +6,13 @@ select
     count(p.queue) filter (where p.address is not null and not p.listens)::integer as doorbell,
     count(p.queue) filter (where p.listens)::integer as listen,
     count(p.queue) filter (where p.address is null and not p.listens)::integer as poll,
-    coalesce(h.head - min(p.acknowledged), 0)::bigint as backlog,
+    coalesce(pgmq_bus.given_between(c.id, min(p.acknowledged), h.head), 0) as backlog,
     min(p.acknowledged) as acknowledged_by_all,
-    (h.head - s.trimmed)::bigint as stored
+    pgmq_bus.given_between(c.id, s.trimmed, h.head) as stored
 from pgmq_bus.channel as c
 join pgmq_bus.channel_state as s on s.channel_id = c.id
 cross join lateral (select pgmq_bus.head(c.id) as head) as h
 left join pgmq_bus.peer as p
     on p.channel_id = c.id and p.last_seen > clock_timestamp() - c.peer_timeout
 where c.id = $1
-group by c.queue, h.head, s.trimmed
+group by c.id, h.head, s.trimmed

@@ -12,6 +12,6 @@ restarted as (
     select setval(pg_get_serial_sequence(format('pgmq.%I', 'q_' || queue), 'msg_id'), greatest(at, 1), at > 0) from ended
 )
 update pgmq_bus.channel_state as s
-set trimmed = ended.at
+set trimmed = ended.at, measured_to = ended.at, measured_messages = 0, measured_bytes = 0
 from ended, restarted
 where s.channel_id = ended.id

@@ -36,7 +36,7 @@ begin
         p_after, p_limit, member.channel_id, jsonb_build_object('peer', member.peer_id), member.self_delivery, member.delivered;
 
     if start > p_after then
-        gap := pgmq_bus.lost_between(member.channel_id, p_after, start);
+        gap := pgmq_bus.given_between(member.channel_id, p_after, start);
     end if;
     scanned := greatest(scanned, start, p_after);
     if scanned = p_after then

@@ -1,20 +1,40 @@
 -- The first publish after a crash or a failover: the end of the log may be lost, but peers that were rung may have seen
 -- messages of it. Ids go on a million higher, so that none is ever given twice: a peer would take the second for the first.
 -- (What can be lost is what was published within three times wal_writer_delay, 0.6 seconds unless somebody set it higher.)
--- Called under the publish lock.
-create or replace function pgmq_bus.recover(p_channel_id integer) returns void
+-- The roster's version goes on higher for the same reason; it is returned. Called under the publish lock. What a rollback
+-- takes back is found again in the same way, but for the sequence, which nothing sets back.
+create or replace function pgmq_bus.recover(p_channel_id integer) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    ended bigint;
+    log text;
+    newest bigint;
+    given bigint;
+    onward bigint;
+    version bigint;
 begin
-    -- The sequence of an unlogged log begins again at 1: then only the cursors know where it was.
-    select greatest(pgmq_bus.head(p_channel_id), max(p.acknowledged), max(p.delivered), max(p.position), 0) into ended
-    from pgmq_bus.peer as p where p.channel_id = p_channel_id;
-    perform setval(to_regclass(format('pgmq.%I', 'q_' || c.queue || '_msg_id_seq')), ended + 1000000)
-    from pgmq_bus.channel as c where c.id = p_channel_id;
-    update pgmq_bus.channel_state set jumped_from = ended, jumped_to = ended + 1000000 where channel_id = p_channel_id;
+    select 'q_' || c.queue into log from pgmq_bus.channel as c where c.id = p_channel_id;
+    execute format('select max(l.msg_id) from pgmq.%I as l', log) into newest;
+    -- An unlogged log is empty and its sequence begins again at 1: then only the cursors know where it was.
+    select greatest(s.trimmed, newest, max(p.acknowledged), max(p.delivered), max(p.position)) into given
+    from pgmq_bus.channel_state as s
+    left join pgmq_bus.peer as p on p.channel_id = s.channel_id
+    where s.channel_id = p_channel_id
+    group by s.trimmed;
+    onward := greatest(given, pgmq_bus.head(p_channel_id)) + 1000000;
+    perform setval(to_regclass(format('pgmq.%I', log || '_msg_id_seq')), onward);
+    if exists (select from pg_class where oid = to_regclass(format('pgmq.%I', log)) and relpersistence = 'u') then
+        -- Peers are told that what they had not read is lost.
+        update pgmq_bus.channel_state
+        set trimmed = given, measured_to = given, measured_messages = 0, measured_bytes = 0
+        where channel_id = p_channel_id and newest is null;
+    end if;
     insert into pgmq_bus.channel_alive values (p_channel_id);
+    update pgmq_bus.channel
+    set roster = roster + 1000, never_given = never_given + int8multirange(int8range(given, onward, '(]'))
+    where id = p_channel_id
+    returning roster into version;
+    return version;
 end
 $$;

@@ -10,8 +10,10 @@ declare
     batch constant bigint := 10000;
     state pgmq_bus.channel_state;
     target pgmq_bus.channel;
+    counted boolean;
+    measured_before bigint;
     floor bigint;
-    freed bigint;
+    gone record;
     more boolean := false;
 begin
     select * into state from pgmq_bus.channel_state as s
@@ -26,49 +28,59 @@ begin
     from pgmq_bus.peer as p
     where p.channel_id = p_channel_id and p.last_seen > clock_timestamp() - target.peer_timeout;
 
-    if target.max_bytes is not null then
-        select measured.* into state.measured_to, state.measured_bytes from pgmq_bus.measure(target, state, batch) as measured;
+    counted := target.max_messages is not null or target.max_bytes is not null;
+    if counted then
+        measured_before := state.measured_messages;
+        state := pgmq_bus.measure(target, state, batch);
+        more := state.measured_messages >= measured_before + batch;
+    else
+        -- Without a limit nothing is measured; one that is set later begins with what is there then.
+        state.measured_to := 0;
+        state.measured_messages := 0;
+        state.measured_bytes := 0;
     end if;
-    if target.max_age is not null or target.max_messages is not null or target.max_bytes is not null then
+    if counted or target.max_age is not null then
         floor := greatest(floor, pgmq_bus.retention_floor(target, state, batch));
     end if;
     if floor > state.trimmed then
-        more := floor > state.trimmed + batch;
+        more := more or floor >= state.trimmed + batch;
         floor := least(floor, state.trimmed + batch);
         -- Ids that were never given need no scan: go over them at once.
-        if floor > state.jumped_from and floor < state.jumped_to then
-            floor := state.jumped_to;
-        end if;
+        select coalesce(max(upper(never)) - 1, floor) into floor
+        from unnest(target.never_given) as never
+        where never @> floor;
         -- The lower bound keeps the scan off index entries of rows that were deleted and are not vacuumed yet.
-        if target.max_bytes is null then
-            execute format('delete from pgmq.%I where msg_id > $1 and msg_id <= $2', 'q_' || target.queue)
-                using state.trimmed, floor;
-        else
+        if counted then
             execute format(
                 'with gone as (delete from pgmq.%I where msg_id > $1 and msg_id <= $2 returning msg_id, message)
-                 select coalesce(sum(pg_column_size(message)) filter (where msg_id <= $3), 0) from gone',
+                 select count(*) as messages, coalesce(sum(pg_column_size(message)), 0) as bytes from gone where msg_id <= $3',
                 'q_' || target.queue
-            ) into freed using state.trimmed, floor, state.measured_to;
-            state.measured_bytes := state.measured_bytes - freed;
+            ) into gone using state.trimmed, floor, state.measured_to;
+            state.measured_messages := state.measured_messages - gone.messages;
+            state.measured_bytes := state.measured_bytes - gone.bytes;
+        else
+            execute format('delete from pgmq.%I where msg_id > $1 and msg_id <= $2', 'q_' || target.queue)
+                using state.trimmed, floor;
         end if;
         state.trimmed := floor;
-    end if;
-    -- Without a limit nothing is measured; one that is set later begins with what is there then.
-    if target.max_bytes is null then
-        state.measured_to := 0;
-        state.measured_bytes := 0;
     end if;
     update pgmq_bus.channel_state as s
     set trimmed = state.trimmed,
         measured_to = state.measured_to,
+        measured_messages = state.measured_messages,
         measured_bytes = state.measured_bytes,
         trim_after = clock_timestamp() + case when more then interval '0' else interval '0.5 seconds' end
     where s.channel_id = p_channel_id;
 
-    -- Long after the timeout, so that a process that was only paused still finds its place and is told what it lost.
+    -- Long after the timeout, so that a process that was only paused still finds its place and is told what it lost. One that
+    -- comes back at this moment is left alone.
     delete from pgmq_bus.peer as p
-    where p.channel_id = p_channel_id
-        and p.last_seen < clock_timestamp() - target.peer_timeout
-            - case when p.name is null then interval '1 day' else interval '30 days' end;
+    where p.queue in (
+        select old.queue from pgmq_bus.peer as old
+        where old.channel_id = p_channel_id
+            and old.last_seen < clock_timestamp() - target.peer_timeout
+                - case when old.name is null then interval '1 day' else interval '30 days' end
+        for update skip locked
+    );
 end
 $$;
