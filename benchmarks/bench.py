@@ -12,6 +12,7 @@ from typing import TypeVar
 from benchmarks.errors import BenchmarkError
 from benchmarks.fleet import Fleet
 from benchmarks.results import Measurement, Results
+from benchmarks.statistics import number
 from benchmarks.world import World
 
 Length = TypeVar("Length")
@@ -51,9 +52,7 @@ class Bench:
     def record(self, case: dict[str, str | int], figures: dict[str, float]) -> None:
         """Keep the figures of one case, and show them."""
         self.results.measurements.append(Measurement(self.scenario, self.round, case, figures))
-        shown = "  ".join(
-            f"{name}={value:,.4g}" if value < 1000 else f"{name}={value:,.0f}" for name, value in figures.items()
-        )
+        shown = "  ".join(f"{name}={number(value)}" for name, value in figures.items())
         say(f"    {' '.join(map(str, case.values())):32s} {shown}")
 
     def rotated(self, systems: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.results import Case, Results
-from benchmarks.statistics import Spread
+from benchmarks.statistics import Spread, number
 
 Direction = Literal["at least", "at most"]
 
@@ -56,7 +56,7 @@ class Verdict:
             return "met"
         difference = abs(self.measured.median - self.goal.bound)
         if not self.goal.bound:
-            return f"missed by {difference:.3g}{self.goal.unit}"
+            return f"missed by {number(difference)}{self.goal.unit}"
         return f"missed by {difference / self.goal.bound:.0%}"
 
 

@@ -8,15 +8,8 @@ from typing import Any
 
 from benchmarks.goals import Verdict
 from benchmarks.results import Case, Results
-from benchmarks.statistics import Spread
+from benchmarks.statistics import Spread, number
 from benchmarks.systems import SYSTEMS
-
-
-def number(value: float) -> str:
-    """Three digits are more than such a measurement can tell."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value else "0"
 
 
 def spread(value: Spread | None, unit: str = "") -> str:

@@ -29,6 +29,11 @@ def milliseconds(latencies: Sequence[int]) -> dict[str, float]:
     }
 
 
+def number(value: float) -> str:
+    """For people: three digits are more than such a measurement can tell."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 @dataclass(frozen=True)
 class Spread:
     """What rounds gave: the median, and the extremes."""

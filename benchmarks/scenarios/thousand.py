@@ -7,6 +7,7 @@ from benchmarks.clients.notify import NotifyEndpoint
 from benchmarks.clients.ours import BusEndpoint
 from benchmarks.commands import Connect, Connected
 from benchmarks.cpu import server_seconds
+from benchmarks.errors import BenchmarkError
 from benchmarks.fleet import Fleet
 
 PEERS = 1000
@@ -53,13 +54,12 @@ def run(bench: Bench) -> None:
         connect = Connect((endpoint,) * (PEERS // _PROCESSES), receive=True)
         answers = fleet.ask(members, connect, Connected, timeout=120)
         joining, used = clock.seconds, server_seconds(server.pid) - before
-        for failure in {failure for answer in answers for failure in answer.failures}:
-            bench.results.failures[f"{bench.scenario}: joining"] = failure
+        failures = [failure for answer in answers for failure in answer.failures]
         bench.record(
             {"what": "joining"},
             {
                 "seconds": joining,
-                "failures": float(PEERS - sum(answer.joined for answer in answers)),
+                "failures": float(len(failures)),
                 "catalog_changes": float(catalog != server.query(_CATALOG, database=_DATABASE)),
                 "server_cpu_seconds": used,
                 "connections": float(
@@ -67,6 +67,10 @@ def run(bench: Bench) -> None:
                 ),
             },
         )
+        if failures:
+            raise BenchmarkError(
+                f"{len(failures)} of {PEERS} did not join, so being idle was not measured: {failures[0]}"
+            )
         time.sleep(bench.pick(10.0, 5.0))
         seconds = bench.pick(30.0, 10.0)
         before = server_seconds(server.pid)
