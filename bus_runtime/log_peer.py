@@ -1,8 +1,8 @@
 """One membership of a channel: what it says to the server, whom it wakes, and what wakes it.
 
-The hot statements call functions that the operator made for this one channel (schema `pgmq_bus_channel`), the others those
-of `pgmq_bus_v1`. JSON crosses this module as text in both directions: it is neither decoded nor encoded here,
-whatever type codecs the caller's pool has set.
+The hot statements call functions that the operator made for this one channel (schema `pgmq_bus_channel`), the others
+those of `pgmq_bus_v1`. JSON crosses this module as text in both directions: it is neither decoded nor encoded
+here, whatever type codecs the caller's pool has set.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from bus_runtime.waking import Waking
 
 _JOIN = "select pgmq_bus_v1.join_channel($1::text, $2::text::jsonb)::text as joined"
 _ROSTER = "select pgmq_bus_v1.roster($1::text, $2::text)::text as roster"
+#: With the channel's token, which is checked to be one.
+_PUBLISH = "select ids, roster from pgmq_bus_channel.publish_{}($1::text, $2::text[])"
+_READ = """
+select msg_id, message, lost, roster
+from pgmq_bus_channel.read_{}($1::text, $2::bigint, $3::bigint, $4::integer, $5::bigint)
+"""
 _NOTIFY = "select pgmq_bus_v1.notify($1::text, $2::text)"
 _WAKE_BY = "select pgmq_bus_v1.wake_by($1::text, $2::text, $3::text, $4::boolean)"
 
@@ -71,11 +77,8 @@ class LogPeer:
         if not _TOKEN.fullmatch(token):
             raise BackendError(f"the server calls channel {self._channel!r} {token!r}, which is no name of a function")
         self._queue = joined["queue"]
-        self._publish = f"select ids, roster from pgmq_bus_channel.publish_{token}($1::text, $2::text[])"
-        self._read = (
-            "select msg_id, message, lost, roster "
-            f"from pgmq_bus_channel.read_{token}($1::text, $2::bigint, $3::bigint, $4::integer, $5::bigint)"
-        )
+        self._publish = _PUBLISH.format(token)
+        self._read = _READ.format(token)
         self._self_delivery = joined["self_delivery"]
         self._waking = Waking(
             self._doorbell,
