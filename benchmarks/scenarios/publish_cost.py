@@ -36,7 +36,7 @@ def _measure(bench: Bench, peers: int) -> None:
                 raise BenchmarkError(f"could not join: {answer.failures[0]}")
         publishers = fleet.join(endpoint, 1, "publisher", receive=False)
         fleet.publish(publishers, Publish(SIZE, count=100, rate=RATE, warm_up=True), timeout=60)
-        time.sleep(bench.pick(3.0, 1.0))
+        time.sleep(bench.pick(5.0, 3.0))
         idle = _share_of_a_core(server.pid, bench.pick(5.0, 1.5))
         before = server_seconds(server.pid)
         (published,) = fleet.publish(publishers, Publish(SIZE, seconds=bench.pick(10.0, 3.0), rate=RATE), timeout=60)
