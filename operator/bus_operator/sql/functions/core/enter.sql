@@ -6,67 +6,60 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     target pgmq_bus.channel;
-    queue_name text := replace(gen_random_uuid()::text, '-', '');
-    peer_name text := p_about ->> 'peer';
-    start bigint;
-    seen bigint;
-    resumed boolean := false;
+    peer pgmq_bus.peer;
+    resumed boolean;
 begin
     select * into target from pgmq_bus.channel
     where name = p_channel and pg_has_role(session_user, to_regrole(role::text), 'MEMBER');
     if not found then
         raise insufficient_privilege using message = 'bus: access denied';
     end if;
-    if length(peer_name) not between 1 and 200 then
+    if length(p_about ->> 'peer') not between 1 and 200 then
         raise invalid_parameter_value using message = 'bus: a peer name has 1 to 200 characters';
     end if;
 
-    if peer_name is not null then
-        -- The peer before the channel, as a session locks them that reads and then publishes in one transaction: in the other
-        -- order one would wait for the other. And while the earlier holder keeps a transaction open, publishers go on.
-        perform from pgmq_bus.peer where channel_id = target.id and name = peer_name for update;
-    end if;
+    -- The peer is locked before the channel, as by a session that reads and then publishes in one transaction: in the other
+    -- order one would wait for the other. And while the earlier holder keeps a transaction open, publishers go on.
+    insert into pgmq_bus.peer as p (
+        queue, channel_id, name, login, acknowledged, delivered, position,
+        application, host, runtime, is_foreign, address, listens
+    )
+    values (
+        replace(gen_random_uuid()::text, '-', ''), target.id, p_about ->> 'peer', session_user, 0, 0, 0,
+        left(p_about ->> 'application', 200), left(p_about ->> 'host', 200), left(p_about ->> 'runtime', 200), p_foreign,
+        p_about ->> 'address', coalesce((p_about ->> 'listens')::boolean, false)
+    )
+    on conflict (channel_id, name) do update
+    set queue = excluded.queue, former_queue = p.queue, login = excluded.login, position = p.acknowledged,
+        visible_at = '-infinity', redelivered = p.redelivered + greatest(p.delivered - p.acknowledged, 0),
+        last_seen = clock_timestamp(), joined_at = clock_timestamp(),
+        application = excluded.application, host = excluded.host, runtime = excluded.runtime, is_foreign = excluded.is_foreign,
+        address = excluded.address, listens = excluded.listens
+    returning p.* into peer;
+    resumed := peer.former_queue is not null;
+
     -- Under the publish lock nothing can be appended between reading the head and committing the new row.
-    perform pgmq_bus.lock_channel(target.id);
-    if peer_name is not null then
-        update pgmq_bus.peer
-        set queue = queue_name, former_queue = queue, login = session_user, position = acknowledged, visible_at = '-infinity',
-            redelivered = redelivered + greatest(delivered - acknowledged, 0),
-            last_seen = clock_timestamp(), joined_at = clock_timestamp(),
-            application = left(p_about ->> 'application', 200), host = left(p_about ->> 'host', 200),
-            runtime = left(p_about ->> 'runtime', 200), is_foreign = p_foreign,
-            address = p_about ->> 'address', listens = coalesce((p_about ->> 'listens')::boolean, false)
-        where channel_id = target.id and name = peer_name
-        returning acknowledged, delivered into start, seen;
-        resumed := found;
-    end if;
+    perform pgmq_bus.change_roster(target.id);
     if not resumed then
-        if target.max_peers <= (
-            select count(*) from pgmq_bus.peer
-            where channel_id = target.id and last_seen > clock_timestamp() - target.peer_timeout
+        if target.max_peers < (
+            select count(*) from pgmq_bus.peer as p
+            where p.channel_id = target.id and p.last_seen > clock_timestamp() - target.peer_timeout
         ) then
             raise program_limit_exceeded using
                 message = format('bus: channel has its maximum of %s peers', target.max_peers),
                 hint = 'Stop a peer, or raise limits.maxPeers of the BusChannel.';
         end if;
-        start := pgmq_bus.head(target.id);
-        seen := start;
-        insert into pgmq_bus.peer (
-            queue, channel_id, name, login, acknowledged, delivered, position,
-            application, host, runtime, is_foreign, address, listens
-        )
-        values (
-            queue_name, target.id, peer_name, session_user, start, start, start,
-            left(p_about ->> 'application', 200), left(p_about ->> 'host', 200), left(p_about ->> 'runtime', 200), p_foreign,
-            p_about ->> 'address', coalesce((p_about ->> 'listens')::boolean, false)
-        );
+        update pgmq_bus.peer as p
+        set acknowledged = head, delivered = head, position = head
+        from pgmq_bus.head(target.id) as head
+        where p.queue = peer.queue
+        returning p.* into peer;
     end if;
-    perform pgmq_bus.change_roster(target.id);
     return jsonb_build_object(
-        'queue', queue_name,
+        'queue', peer.queue,
         'token', replace(target.queue, 'bus_', ''),
-        'position', start,
-        'delivered', seen,
+        'position', peer.acknowledged,
+        'delivered', peer.delivered,
         'wake', target.wake,
         'durability', target.durability,
         'self_delivery', target.self_delivery,
