@@ -1,4 +1,4 @@
-"""The functions of `bus_runtime`: explicit cursors, durable peers, limits."""
+"""The functions of `bus_runtime`: explicit cursors, acknowledgements, heartbeats, limits."""
 
 import asyncio
 
@@ -6,10 +6,11 @@ import asyncpg
 import pytest
 from wire import Row, payloads
 
-DENIED = "^bus: access denied$"
+HUGE = 2**63 - 1
+CURSORS = "select acknowledged, delivered from pgmq_bus.peer where queue = $1"
 
 
-async def test_join_says_what_a_client_needs(make_channel, join):
+async def test_join_says_what_a_client_needs(make_channel, join, admin):
     channel = await make_channel(peerTimeout="1m30s", durability="Async", limits={"maxMessageBytes": 2048})
     peer = await join(channel, application="app", host="h", runtime="r")
     wake = peer.joined.pop("wake")
@@ -18,10 +19,21 @@ async def test_join_says_what_a_client_needs(make_channel, join):
     assert wake.startswith("bus_")
     assert len(wake) == 36
     assert peer.joined == {
-        "position": 0, "durability": "Async", "self_delivery": True, "max_message_bytes": 2048,
-        "peer_timeout_seconds": 90.0, "schema_version": 2, "resumed": False,
+        "token": await admin.fetchval("select substr(queue, 5) from pgmq_bus.channel where name = $1", channel.name),
+        "position": 0, "delivered": 0, "durability": "Async", "self_delivery": True, "max_message_bytes": 2048,
+        "peer_timeout_seconds": 90.0, "schema_version": 3, "resumed": False,
     }  # fmt: skip
     assert (await join(channel)).joined["wake"] == wake
+
+
+async def test_join_is_at_the_head_of_the_log(make_channel, join):
+    channel = await make_channel()
+    early = await join(channel)
+    ids = await early.publish("before")
+    late = await join(channel)
+    assert late.joined["position"] == late.joined["delivered"] == ids[0]
+    await early.publish("after")
+    assert payloads(await late.read()) == ["after"]
 
 
 async def test_publish_keeps_the_order_of_the_array(make_channel, join):
@@ -29,21 +41,6 @@ async def test_publish_keeps_the_order_of_the_array(make_channel, join):
     ids = await peer.publish(*range(50))
     assert ids == list(range(ids[0], ids[0] + 50))
     assert payloads(await peer.read(after=0)) == list(range(50))
-
-
-async def test_publish_wakes_listeners_after_its_commit(make_channel, join, connect):
-    channel = await make_channel()
-    peer = await join(channel)
-    listener = await connect(channel)
-    woken = asyncio.Event()
-    await listener.add_listener(peer.joined["wake"], lambda *_: woken.set())
-    transaction = peer.session.transaction()
-    await transaction.start()
-    await peer.publish(1)
-    assert await listener.fetchval("select 1") == 1
-    assert not woken.is_set()
-    await transaction.commit()
-    await asyncio.wait_for(woken.wait(), 5)
 
 
 async def test_an_explicit_cursor_reads_the_same_again(make_channel, join):
@@ -54,6 +51,7 @@ async def test_an_explicit_cursor_reads_the_same_again(make_channel, join):
     assert [row.msg_id for row in await peer.read(after=first)] == [second, third]
     assert [row.msg_id for row in await peer.read(after=second, limit=1)] == [third]
     assert await peer.read(after=third) == []
+    assert await peer.read(after=HUGE) == []
 
 
 async def test_one_call_acknowledges_and_reads(make_channel, join, admin):
@@ -61,139 +59,73 @@ async def test_one_call_acknowledges_and_reads(make_channel, join, admin):
     first, second = await peer.publish("a", "b")
     assert [row.msg_id for row in await peer.read(after=0, limit=1)] == [first]
     assert [row.msg_id for row in await peer.read(after=first, acknowledge=first)] == [second]
-    assert await peer.read(acknowledge=second, limit=0) == []
-    state = await admin.fetchrow("select acknowledged, delivered from pgmq_bus.peer where queue = $1", peer.queue)
-    assert tuple(state) == (second, second)
+    assert await peer.read(after=second, acknowledge=second, limit=0) == []
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (second, second)
 
 
-async def test_acknowledging_beyond_what_was_delivered_does_nothing(make_channel, join, admin):
+@pytest.mark.parametrize("number", [3, HUGE])
+async def test_acknowledgements_end_at_the_head_of_the_log(make_channel, join, admin, number):
+    channel = await make_channel()
+    peer, other = await join(channel), await join(channel)
+    first, second = await peer.publish("a", "b")
+    await peer.read(after=number, acknowledge=number, limit=0)
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (second, second)
+    assert payloads(await other.read()) == ["a", "b"]
+    await other.publish("c")
+    assert payloads(await peer.read(after=first)) == ["b", "c"]
+
+
+async def test_nothing_can_be_acknowledged_in_an_empty_log(make_channel, join, admin):
+    peer = await join(await make_channel())
+    await peer.read(acknowledge=HUGE, limit=0)
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (0, 0)
+    await peer.publish("a")
+    assert payloads(await peer.read()) == ["a"]
+
+
+@pytest.mark.parametrize("number", [None, -HUGE - 1, -1, 0, 1])
+async def test_acknowledgements_never_go_back(make_channel, join, admin, elapse, number):
     peer = await join(await make_channel())
     first, second = await peer.publish("a", "b")
     await peer.read(after=0, limit=1)
-    await peer.read(after=first, acknowledge=second, limit=0)
-    await peer.read(after=first, acknowledge=2**63 - 1, limit=0)
-    query = "select acknowledged from pgmq_bus.peer where queue = $1"
-    assert await admin.fetchval(query, peer.queue) == 0
+    await peer.read(acknowledge=first, limit=0)
+    await peer.read(after=0, acknowledge=number, limit=0)
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (first, first)
+    # Nor with a heartbeat, which writes.
+    await elapse(peer, "9 minutes")
+    await peer.read(after=0, acknowledge=number, limit=0)
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (first, first)
+    assert [row.msg_id for row in await peer.read(after=first)] == [second]
 
 
-async def test_without_a_cursor_reading_goes_on_and_redelivers_after_the_timeout(make_channel, join, elapse):
-    peer = await join(await make_channel())
-    ids = await peer.publish("a", "b", "c")
-    assert payloads(await peer.read(limit=2)) == ["a", "b"]
-    assert payloads(await peer.read(visibility=30)) == ["c"]
-    await peer.read(acknowledge=ids[0], limit=0)
-    await elapse(peer, "31 seconds")
-    assert payloads(await peer.read()) == ["b", "c"]
-
-
-async def test_what_the_same_call_acknowledges_is_not_delivered_again(make_channel, join, elapse):
-    peer = await join(await make_channel())
-    ids = await peer.publish("a", "b", "c")
-    await peer.read(limit=2)
-    await elapse(peer, "31 seconds")
-    assert await peer.read(acknowledge=ids[1]) == [Row(ids[2], "c")]
-
-
-async def test_a_heartbeat_extends_the_visibility(make_channel, join, elapse):
-    peer = await join(await make_channel())
-    await peer.publish("a")
-    await peer.read(visibility=30)
+async def test_a_heartbeat_acknowledges_nothing(make_channel, join, admin, elapse):
+    peer = await join(await make_channel(peerTimeout="10m"))
+    await peer.publish("a", "b")
     for _ in range(3):
-        await elapse(peer, "20 seconds")
-        assert await peer.read(visibility=30, limit=0) == []
-    assert await peer.read(visibility=30) == []
-    await elapse(peer, "31 seconds")
-    assert payloads(await peer.read(visibility=30)) == ["a"]
+        await elapse(peer, "9 minutes")
+        assert await peer.read(limit=0) == []
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (0, 0)
+    assert payloads(await peer.read()) == ["a", "b"]
 
 
 async def test_a_heartbeat_keeps_a_silent_peer_alive(make_channel, join, elapse, admin):
     peer = await join(await make_channel(peerTimeout="10m"))
-    await elapse(peer, "9 minutes")
+    query = "select last_seen > clock_timestamp() - interval '30 seconds' from pgmq_bus.peer where queue = $1"
+    await elapse(peer, "50 seconds")
     await peer.read(limit=0)
-    query = "select last_seen > clock_timestamp() - interval '1 minute' from pgmq_bus.peer where queue = $1"
+    assert not await admin.fetchval(query, peer.queue)  # noted often enough: a tenth of the timeout
+    await elapse(peer, "11 seconds")
+    await peer.read(limit=0)
     assert await admin.fetchval(query, peer.queue)
 
 
-async def test_reading_on_extends_the_visibility_of_what_came_before(make_channel, join, elapse):
-    # A client with a cursor knows what it has in hand.
+async def test_a_heartbeat_tells_how_far_the_peer_has_read(make_channel, join, elapse, admin):
     peer = await join(await make_channel())
-    await peer.publish("a")
-    await peer.read(after=0)
-    await elapse(peer, "20 seconds")
-    second = await peer.publish("b")
-    await peer.read(after=second[0] - 1)
-    await elapse(peer, "20 seconds")
-    assert await peer.read() == []
-
-
-async def test_a_cursor_that_the_server_never_handed_out_is_not_believed(make_channel, join):
-    # A server that crashed with Async durability may give an id again that a client has seen: it must not be skipped.
-    peer = await join(await make_channel())
-    await peer.publish("a", "b")
-    assert payloads(await peer.read(after=2**63 - 1)) == ["a", "b"]
-
-
-async def test_a_rewound_cursor_does_not_take_back_acknowledgements(make_channel, join, admin):
-    channel = await make_channel(selfDelivery=False)
-    peer, other = await join(channel), await join(channel)
-    mine = await peer.publish(1, 2, 3)
-    theirs = await other.publish("x")
-    await peer.read(after=0)
-    await peer.read(acknowledge=theirs[0], limit=0)
-    assert await peer.read(after=0, limit=2) == [Row(mine[1], None)]
-    query = "select acknowledged from pgmq_bus.peer where queue = $1"
-    assert await admin.fetchval(query, peer.queue) == theirs[0] > mine[-1]
-
-
-async def test_own_messages_are_passed_over_with_a_marker(make_channel, join, admin):
-    channel = await make_channel(selfDelivery=False)
-    peer, other = await join(channel), await join(channel)
-    mine = await peer.publish(1, 2)
-    assert await peer.read(after=0) == [Row(mine[-1], None)]
-    theirs = await other.publish("x")
-    more = await peer.publish(3)
-    assert await peer.read(after=mine[-1]) == [Row(theirs[0], "x"), Row(more[0], None)]
-    # The marker only said how far the log was read: acknowledging the last message covers it too.
-    await peer.read(after=more[0], acknowledge=theirs[0], limit=0)
-    query = "select acknowledged from pgmq_bus.peer where queue = $1"
-    assert await admin.fetchval(query, peer.queue) == more[0]
-
-
-async def test_a_durable_peer_resumes_where_it_was(make_channel, join):
-    channel = await make_channel()
-    first = await join(channel, peer="worker")
-    assert first.joined["resumed"] is False
-    ids = await first.publish("a", "b", "c")
-    await first.read(after=0)
-    await first.read(acknowledge=ids[0], limit=0)
-    second = await join(channel, peer="worker")
-    assert second.joined["resumed"] is True
-    assert second.joined["position"] == ids[0]
-    assert second.queue != first.queue
-    assert payloads(await second.read()) == ["b", "c"]
-
-
-async def test_a_takeover_refuses_the_earlier_holder(make_channel, join):
-    channel = await make_channel()
-    first = await join(channel, peer="worker")
-    await first.publish("a")
-    await first.read(after=0)
-    second = await join(channel, peer="worker")
-    for call in (
-        first.publish("x"), first.read(), first.read(acknowledge=1, limit=0),
-        first.bus_publish("x"), first.bus_subscribe(), first.bus_archive(1),
-    ):  # fmt: skip
-        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=DENIED):
-            await call
-    assert await first.leave() is False
-    assert payloads(await second.read()) == ["a"]
-
-
-async def test_a_peer_name_is_its_channels_own(make_channel, join):
-    one = await join(await make_channel(), peer="worker")
-    two = await join(await make_channel(), peer="worker")
-    assert two.joined["resumed"] is False
-    assert await one.read(limit=0) == []
+    ids = await peer.publish("a", "b")
+    await peer.read(limit=1)
+    await elapse(peer, "9 minutes")
+    await peer.read(limit=0)
+    assert tuple(await admin.fetchrow(CURSORS, peer.queue)) == (0, ids[0])
 
 
 async def test_leave_returns_whether_there_was_such_a_peer(make_channel, join):
@@ -202,6 +134,23 @@ async def test_leave_returns_whether_there_was_such_a_peer(make_channel, join):
     assert await peer.leave() is True
     assert await peer.leave() is False
     assert (await join(channel, peer="worker")).joined["resumed"] is False
+
+
+async def test_two_that_leave_as_the_same_peer_leave_once(make_channel, join, connect):
+    channel = await make_channel()
+    peer, holder = await join(channel), await join(channel)
+    sessions = [await connect(channel) for _ in range(2)]
+    async with holder.session.transaction():
+        await holder.publish("held")
+        leaving = [
+            asyncio.create_task(
+                session.fetchval("select pgmq_bus_v1.leave($1, $2)", peer.channel, peer.queue), name="leave"
+            )
+            for session in sessions
+        ]
+        done, _ = await asyncio.wait(leaving, timeout=0.3)
+        assert not done
+    assert sorted(await asyncio.gather(*leaving)) == [False, True]
 
 
 async def test_the_limit_on_peers(make_channel, join):
@@ -242,3 +191,52 @@ async def test_a_rolled_back_publish_leaves_no_message_and_no_lock(make_channel,
     await two.publish("later")
     assert payloads(await two.read(after=0)) == ["later"]
     assert payloads(await one.read(after=0)) == ["later"]
+
+
+async def test_own_messages_are_rows_without_a_message(make_channel, join):
+    channel = await make_channel(selfDelivery=False)
+    peer, other = await join(channel), await join(channel)
+    mine = await peer.publish(1, 2)
+    theirs = await other.publish("x")
+    more = await peer.publish(3)
+    assert await peer.read() == [Row(mine[0], None), Row(mine[1], None), Row(theirs[0], "x"), Row(more[0], None)]
+    assert await peer.read(after=mine[0], limit=1) == [Row(mine[1], None)]
+    assert await other.read() == [Row(mine[0], 1), Row(mine[1], 2), Row(theirs[0], None), Row(more[0], 3)]
+
+
+async def test_messages_published_before_a_takeover_are_still_ones_own(make_channel, join):
+    channel = await make_channel(selfDelivery=False)
+    first = await join(channel, peer="worker")
+    ids = await first.publish("mine")
+    second = await join(channel, peer="worker")
+    assert await second.read() == [Row(ids[0], None)]
+
+
+@pytest.mark.parametrize(("durability", "expected"), [("Sync", "on"), ("Async", "off"), ("Unlogged", "off")])
+async def test_who_waits_for_the_disk(make_channel, join, durability, expected):
+    peer = await join(await make_channel(durability=durability))
+
+    async def after(*calls) -> str:
+        async with peer.session.transaction():
+            for call in calls:
+                await call()
+            return await peer.session.fetchval("show synchronous_commit")
+
+    async def publish() -> None:
+        await peer.publish("message", "message")
+
+    async def acknowledge() -> None:
+        await peer.read(acknowledge=HUGE, limit=0)
+
+    assert await after(publish) == expected
+    assert await after(publish, acknowledge) == expected
+    await publish()
+    assert await after(acknowledge) == "off"
+    await publish()
+    assert await after(acknowledge, publish) == expected
+    assert await after(lambda: peer.read(after=HUGE)) == "on"  # wrote nothing
+    assert await after(lambda: peer.wake_by(None)) == "on"
+    assert await after(acknowledge, lambda: peer.wake_by(None)) == "on"
+    await peer.session.execute("set synchronous_commit = off")
+    assert await after(publish) == expected
+    assert await after(peer.leave) == "on"

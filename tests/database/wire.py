@@ -44,11 +44,14 @@ class Peer:
 
     async def publish(self, *messages: Any) -> list[int]:
         texts = [json.dumps(message) for message in messages]
+        return (await self.publish_texts(texts))[0]
+
+    async def publish_texts(self, texts: list[Any] | None) -> tuple[list[int], int]:
+        """The ids of the messages with this JSON, and the version of the roster."""
         published = await self.session.fetchrow(
             f"select ids, roster from pgmq_bus_channel.publish_{self.joined['token']}($1, $2)", self.queue, texts
         )
-        ids: list[int] = published["ids"]
-        return ids
+        return published["ids"], published["roster"]
 
     async def read(
         self, after: int | None = None, acknowledge: int | None = None, limit: int | None = 100
@@ -62,6 +65,18 @@ class Peer:
         rows = [_row(record) for record in records if record["msg_id"] is not None]
         self.after = max((self.after, *(row.msg_id for row in rows)))
         return rows
+
+    async def fetch_roster(self) -> dict[str, Any]:
+        text = await self.session.fetchval("select pgmq_bus_v1.roster($1, $2)", self.channel, self.queue)
+        roster: dict[str, Any] = json.loads(text)
+        return roster
+
+    async def wake_by(self, address: str | None, *, listens: bool | None = False) -> int:
+        query = "select pgmq_bus_v1.wake_by($1, $2, $3, $4)"
+        return int(await self.session.fetchval(query, self.channel, self.queue, address, listens))
+
+    async def notify(self) -> None:
+        await self.session.execute("select pgmq_bus_v1.notify($1, $2)", self.channel, self.queue)
 
     async def leave(self) -> bool:
         return bool(await self.session.fetchval("select pgmq_bus_v1.leave($1, $2)", self.channel, self.queue))
