@@ -22,6 +22,7 @@ from bus_runtime.acknowledgement import AcknowledgementTracker
 from bus_runtime.backend import LogBackend, LogRecord, Membership, Waker
 from bus_runtime.backoff import Backoff, OutageLog
 from bus_runtime.errors import AccessDeniedError, BackendError, PeerRefusedError
+from bus_runtime.lookout import Lookout
 from bus_runtime.session import Session
 from bus_runtime.stats import Counters
 
@@ -31,12 +32,6 @@ logger = logging.getLogger(__name__)
 #: server about a hundred a second. What was handled and not acknowledged is what a killed durable peer gets again.
 _ACKNOWLEDGE_DELAY = (0.05, 1.0)
 _ACKNOWLEDGE_DELAY_PER_PEER = 0.01
-
-#: A reader that is announced to looks by itself after this many seconds at first, and twice as long each time that it
-#: finds nothing: the way announcements take proves itself.
-_FIRST_LOOK = 0.25
-#: What such a look finds may just be on its way: seconds until its announcement counts as missing.
-_GRACE = 0.25
 
 #: Bounds of one read, whatever the batch size: it grows while reads come back full.
 _MAX_READ_MESSAGES = 1000
@@ -100,11 +95,10 @@ class LogReader:
         self._stopping = False
         self._acknowledge_timer: asyncio.TimerHandle | None = None
         self._acknowledge_at = 0.0
+        self._called_at = 0.0
         self._waker: Waker | None = None
-        self._announcements = 0
-        self._grace_timer: asyncio.TimerHandle | None = None
-        self._look_after = settings.poll_interval
-        self._limit = settings.batch_size
+        self._lookout = Lookout(lambda: self.wake, settings.poll_interval, self._overlooked)
+        self._least = self._limit = min(settings.batch_size, _MAX_READ_MESSAGES)
         self._begin(session.membership)
 
     @property
@@ -139,14 +133,14 @@ class LogReader:
         Raises:
             PeerRefusedError: The server no longer accepts this durable peer.
         """
-        await self._start_waker()
         refusals = 0
-        announced = True
         while not self._stopping:
             try:
                 if refusals > 1:
                     await self._rejoin()
                     refusals = 0
+                if self._waker is None:
+                    await self._start_waker()
                 records = await self._call(self._limit)
             except PeerRefusedError:
                 raise
@@ -164,14 +158,13 @@ class LogReader:
                 self._backoff.reset()
                 if self._outage.recovered():
                     self._counters.reconnects += 1
-                found = self._hand_over(records)
-                if found and not announced:
-                    self._suspect()
+                before = self._position
+                self._hand_over(records)
                 full = len(records) >= self._limit
+                self._lookout.found(before, self._position, everything=not full)
                 self._adapt(records, full=full)
-                announced = True
                 if not self._stopping and not full:
-                    announced = await self._idle(found=found)
+                    await self._idle(found=self._position > before)
 
     def stop(self) -> None:
         """Take no more messages; `run` returns after the call that is under way."""
@@ -184,16 +177,19 @@ class LogReader:
         heartbeat = self._membership.peer_timeout_seconds / _CALLS_PER_TIMEOUT
         while self.in_flight and (remaining := deadline - time.monotonic()) > 0:
             self._nudge.clear()
-            if not await self._wait(min(remaining, heartbeat)) and remaining > heartbeat:
+            due = self._called_at + heartbeat - time.monotonic()
+            if due > 0:
+                await self._wait(min(remaining, due))
+            else:
                 await self._call_quietly()
         return not self.in_flight
 
     async def close(self, *, acknowledge: bool) -> None:
         """Stop waking up; tell the server what was handled if `acknowledge`."""
-        self._cancel_timers()
-        if self._waker is not None:
-            await self._waker.close()
-            self._waker = None
+        await self._close_waker()
+        if self._acknowledge_timer is not None:
+            self._acknowledge_timer.cancel()
+            self._acknowledge_timer = None
         if acknowledge and self._tracker.position > self._acknowledged:
             await self._call_quietly()
 
@@ -201,8 +197,9 @@ class LogReader:
         """One round trip: acknowledge if it is time, and up to `limit` records."""
         # Cleared before reading: what arrives during the call sets it again.
         self._nudge.clear()
+        self._lookout.reading()
         handled = self._tracker.position
-        now = time.monotonic()
+        now = self._called_at = time.monotonic()
         acknowledge = None
         if handled > self._acknowledged and (now >= self._acknowledge_at or limit == 0):
             acknowledge = handled
@@ -225,23 +222,23 @@ class LogReader:
         except BackendError as exc:
             logger.debug("channel %r: acknowledging failed: %s", self._session.channel, exc)
 
-    def _hand_over(self, records: list[LogRecord]) -> bool:
-        """Deliver what was read and not taken meanwhile; whether there was anything."""
-        before = self._position
-        if not self._stopping:
-            for record in records:
-                if record.msg_id > self._position:
-                    self._take(record.msg_id, record.payload)
-                    if record.lost:
-                        self._report_lost(record.lost)
-        return self._position > before
+    def _hand_over(self, records: list[LogRecord]) -> None:
+        """Deliver what was read and not taken meanwhile."""
+        if self._stopping:
+            return
+        for record in records:
+            if record.msg_id > self._position:
+                self._take(record.msg_id, record.payload)
+                if record.lost:
+                    self._report_lost(record.lost)
 
     def _take(self, msg_id: int, payload: bytes | None) -> None:
         """The next message in the log, or None for what is not for this peer."""
         self._position = msg_id
         self._tracker.add(msg_id)
         if payload is None:
-            self._tracker.complete(msg_id)
+            if self._tracker.complete(msg_id):
+                self._acknowledge_soon()
             return
         self._counters.received += 1
         if msg_id <= self._membership.delivered:
@@ -249,13 +246,13 @@ class LogReader:
         self._receive(msg_id, payload, self._completion(self._tracker, msg_id))
 
     def _announced(self, up_to: int | None = None) -> None:
-        self._announcements += 1
+        self._lookout.woken(up_to)
         if up_to is None or up_to > self._position:
             self._nudge.set()
 
     def _offered(self, first_id: int, payloads: Sequence[bytes | None]) -> None:
         """Messages that came with their announcement: taken if they are the next ones."""
-        self._announcements += 1
+        self._lookout.offered(first_id, first_id + len(payloads) - 1)
         skip = self._position + 1 - first_id
         if skip >= len(payloads) or self._stopping:
             return
@@ -269,27 +266,17 @@ class LogReader:
         """Read more at a time while there is more to read, as far as the size of the messages allows."""
         if not full:
             if len(records) < self._limit // 4:
-                self._limit = max(self._settings.batch_size, self._limit // 2)
+                self._limit = max(self._least, self._limit // 2)
             return
         size = sum(len(record.payload) for record in records if record.payload is not None)
         most = min(_MAX_READ_MESSAGES, max(1, _MAX_READ_BYTES * len(records) // max(size, 1)))
-        self._limit = max(min(self._limit * 2, most), min(self._settings.batch_size, most))
+        self._limit = max(min(self._limit * 2, most), min(self._least, most))
 
-    def _suspect(self) -> None:
-        """The reader found by itself what nobody had announced: if that does not follow, tell the waker."""
-        if self._waker is None or self._waker.mode == "poll" or self._grace_timer is not None:
-            return
-        announcements = self._announcements
-
-        def judge() -> None:
-            self._grace_timer = None
-            if self._announcements == announcements and self._waker is not None:
-                self._look_after = _FIRST_LOOK
-                self._counters.overlooked += 1
-                self._waker.overlooked()
-                self._nudge.set()
-
-        self._grace_timer = asyncio.get_running_loop().call_later(_GRACE, judge)
+    def _overlooked(self) -> None:
+        self._counters.overlooked += 1
+        if self._waker is not None:
+            self._waker.overlooked()
+        self._nudge.set()
 
     def _completion(self, tracker: AcknowledgementTracker, msg_id: int) -> Callable[[], None]:
         def handled() -> None:
@@ -299,11 +286,15 @@ class LogReader:
                 return
             if self._stopping:
                 self._nudge.set()
-            elif moved and self._acknowledge_timer is None:
-                delay = max(self._acknowledge_at - time.monotonic(), _ACKNOWLEDGE_DELAY[0])
-                self._acknowledge_timer = asyncio.get_running_loop().call_later(delay, self._acknowledge_now)
+            elif moved:
+                self._acknowledge_soon()
 
         return handled
+
+    def _acknowledge_soon(self) -> None:
+        if self._acknowledge_timer is None:
+            delay = max(self._acknowledge_at - time.monotonic(), _ACKNOWLEDGE_DELAY[0])
+            self._acknowledge_timer = asyncio.get_running_loop().call_later(delay, self._acknowledge_now)
 
     def _acknowledge_now(self) -> None:
         self._acknowledge_timer = None
@@ -324,17 +315,12 @@ class LogReader:
         )
         self._on_lost(count)
 
-    async def _idle(self, *, found: bool) -> bool:
-        """Wait until something may have changed, or it is time to look; whether it was announced."""
+    async def _idle(self, *, found: bool) -> None:
+        """Wait until something may have changed, or it is time to look."""
         longest = max(self._settings.max_poll, self._settings.poll_interval)
         longest = min(longest, self._membership.peer_timeout_seconds / _CALLS_PER_TIMEOUT)
-        shortest = self._settings.poll_interval if self.wake == "poll" else _FIRST_LOOK
-        if found and self.wake == "poll":
-            self._look_after = shortest
-        if await self._wait(min(self._look_after, longest)):
-            return True
-        self._look_after = min(max(self._look_after, shortest) * 2, longest)
-        return False
+        if not await self._wait(self._lookout.delay(longest, found=found)):
+            self._lookout.lapsed()
 
     async def _wait(self, seconds: float) -> bool:
         """Wait for a nudge; False when the time was up."""
@@ -354,6 +340,8 @@ class LogReader:
             await self._wait(remaining)
 
     async def _rejoin(self) -> None:
+        # What is offered from now on would be delivered again from where the new membership begins.
+        await self._close_waker()
         before = self._position
         membership = await self._session.renew(self._membership)
         self._begin(membership)
@@ -365,16 +353,15 @@ class LogReader:
         )
         if membership.position > before:
             self._report_lost(membership.position - before)
-        await self._start_waker()
 
     async def _start_waker(self) -> None:
-        if self._waker is not None:
-            await self._waker.close()
-        self._waker = self._backend.waker(self._membership)
-        await self._waker.start(self._announced, self._offered)
+        waker = self._backend.waker(self._membership)
+        self._lookout.begin()
+        await waker.start(self._announced, self._offered)
+        self._waker = waker
 
-    def _cancel_timers(self) -> None:
-        for timer in (self._acknowledge_timer, self._grace_timer):
-            if timer is not None:
-                timer.cancel()
-        self._acknowledge_timer = self._grace_timer = None
+    async def _close_waker(self) -> None:
+        self._lookout.close()
+        waker, self._waker = self._waker, None
+        if waker is not None:
+            await waker.close()
