@@ -12,12 +12,12 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from bus_runtime._version import __version__
 from bus_runtime.backend import BackendMessage, JoinOptions, LogRecord, Membership, Waker
 from bus_runtime.errors import AccessDeniedError
+from bus_runtime.lookout import Lookout
 from bus_runtime.publisher import Publisher
 from bus_runtime.session import Session
 
@@ -25,25 +25,67 @@ from bus_runtime.session import Session
 #: drops what cannot be published, so this is what a short outage may last without losing anything.
 _PUBLISH_TIMEOUT = 10.0
 
+#: Refusals in a row after which the server means it.
+_MAX_REFUSALS = 2
 
-@dataclass
+#: Looks at the log within the time after which a silent peer may be dropped.
+_LOOKS_PER_TIMEOUT = 3
+
+
 class _Cursor:
-    session: Session
-    publisher: Publisher
-    membership: Membership
-    waker: Waker
-    after: int
-    handled: int
-    visible_at: float = 0.0
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """One peer's place in the log: up to where it was read, and up to where that is archived."""
 
-    async def watch(self) -> None:
-        # Offered messages are read from the log all the same: the reference client asks for them.
-        await self.waker.start(lambda up_to=None: self.wake.set(), lambda first_id, payloads: self.wake.set())
+    def __init__(self, session: Session, publisher: Publisher, membership: Membership, waker: Waker) -> None:
+        self.session = session
+        self.publisher = publisher
+        self.wake = asyncio.Event()
+        self.lookout = Lookout(lambda: self.waker.mode, 0.0, self._overlooked)
+        self.follow(membership, waker)
 
     def follow(self, membership: Membership, waker: Waker) -> None:
         self.membership, self.waker = membership, waker
-        self.after = self.handled = membership.position
+        self.after = self.handled = self.newest = membership.position
+        self.visibility = self.visible_at = 0.0
+
+    async def watch(self) -> None:
+        self.lookout.begin()
+        await self.waker.start(self._woken, self._offered)
+
+    async def close(self) -> None:
+        self.lookout.close()
+        await self.waker.close()
+
+    def hold(self) -> None:
+        """What is in hand stays so for another visibility timeout: somebody works on it."""
+        self.visible_at = time.monotonic() + self.visibility
+
+    async def idle(self, interval: float, remaining: float) -> bool:
+        """Wait until there may be something to read; False when the time was up, `interval` if nothing wakes us."""
+        longest = self.membership.peer_timeout_seconds / _LOOKS_PER_TIMEOUT
+        look = interval if self.waker.mode == "poll" else self.lookout.delay(longest, found=False)
+        seconds = min(look, remaining)
+        if self.handled < self.after:
+            seconds = min(seconds, max(0.0, self.visible_at - time.monotonic()))
+        try:
+            async with asyncio.timeout(seconds):
+                await self.wake.wait()
+        except TimeoutError:
+            if seconds == look:
+                self.lookout.lapsed()
+            return False
+        return True
+
+    def _woken(self, up_to: int | None = None) -> None:
+        self.lookout.woken(up_to)
+        self.wake.set()
+
+    def _offered(self, first_id: int, payloads: Sequence[bytes | None]) -> None:
+        # Read from the log all the same: the reference client asks for them.
+        self.lookout.offered(first_id, first_id + len(payloads) - 1)
+        self.wake.set()
+
+    def _overlooked(self) -> None:
+        self.waker.overlooked()
 
 
 class ReferenceMethods(ABC):
@@ -91,8 +133,6 @@ class ReferenceMethods(ABC):
             Publisher(self, session, timeout=_PUBLISH_TIMEOUT),
             membership,
             self.waker(membership),
-            after=membership.position,
-            handled=membership.position,
         )
         await cursor.watch()
         self._cursors[membership.queue] = cursor
@@ -127,20 +167,24 @@ class ReferenceMethods(ABC):
         cursor = self._cursor(queue)
         give_up = time.monotonic() + max_poll_seconds
         interval = poll_interval_ms / 1000
+        refusals = 0
         while True:
             cursor.wake.clear()
             try:
                 messages = await self._read_once(cursor, channel, vt, qty)
             except AccessDeniedError:
-                await self._rejoin(cursor)
+                # As in LogReader, the first refusal may only mean a rotated login.
+                refusals += 1
+                if refusals > _MAX_REFUSALS:
+                    raise
+                if refusals == _MAX_REFUSALS:
+                    await self._rejoin(cursor)
                 continue
+            refusals = 0
             remaining = give_up - time.monotonic()
             if messages or remaining <= 0:
                 return messages
-            try:
-                async with asyncio.timeout(min(interval, remaining) if cursor.waker.mode == "poll" else remaining):
-                    await cursor.wake.wait()
-            except TimeoutError:
+            if not await cursor.idle(interval, remaining):
                 interval *= 2
 
     async def archive(self, queue: str, *, channel: str, msg_id: int) -> bool:
@@ -149,6 +193,7 @@ class ReferenceMethods(ABC):
         moved = cursor.handled < msg_id <= cursor.after
         if moved:
             cursor.handled = msg_id
+            cursor.hold()
         return moved
 
     async def leave(self, queue: str, *, channel: str) -> None:
@@ -157,12 +202,14 @@ class ReferenceMethods(ABC):
         if cursor is None:
             return
         await cursor.publisher.close(_PUBLISH_TIMEOUT)
-        await cursor.waker.close()
+        await cursor.close()
         await self.leave_channel(channel, cursor.membership.queue, forget=True)
 
     async def _read_once(self, cursor: _Cursor, channel: str, vt: int, qty: int) -> list[BackendMessage]:
-        if cursor.handled < cursor.after and time.monotonic() > cursor.visible_at:
+        if cursor.handled < cursor.after and time.monotonic() >= cursor.visible_at:
             cursor.after = cursor.handled
+        idle = cursor.handled == cursor.after
+        cursor.lookout.reading()
         records = await self.read_after(
             channel,
             cursor.membership.queue,
@@ -178,12 +225,16 @@ class ReferenceMethods(ABC):
                 # Nothing is in hand, so a gap counts as done.
                 cursor.handled = record.msg_id
             cursor.after = record.msg_id
-        cursor.visible_at = time.monotonic() + vt
+        before, cursor.newest = cursor.newest, max(cursor.newest, cursor.after)
+        cursor.lookout.found(before, cursor.newest, everything=len(records) < qty)
+        if messages and idle:
+            cursor.visibility = vt
+            cursor.hold()
         return messages
 
     async def _rejoin(self, cursor: _Cursor) -> None:
         membership = await cursor.session.renew(cursor.membership)
-        await cursor.waker.close()
+        await cursor.close()
         cursor.follow(membership, self.waker(membership))
         await cursor.watch()
 

@@ -105,7 +105,7 @@ class InMemoryBackend(ReferenceMethods):
             state.head = next(state.ids)
             state.log[state.head] = payload
             ids.append(state.head)
-        for offer in list(state.offers.values()):
+        for offer in list(state.offers.values()) if ids else ():
             offer(ids[0], payloads)
         return ids
 
