@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,10 @@ from bus_runtime.errors import BackendError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the roster: where a thousand peers join at once, each publisher looks ten times a second.
+#: Seconds between two looks at the roster, at most and per peer in it: while a thousand peers join, each publisher
+#: looks ten times a second.
 _REFRESH_INTERVAL = 0.1
+_REFRESH_INTERVAL_PER_PEER = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Announcer:
         self._known_version = 0
         self._missed: tuple[int, int] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._refresh_at = 0.0
+        self._backoff = Backoff(initial=_REFRESH_INTERVAL)
         self._notifying: asyncio.Task[None] | None = None
         self._notify_again = False
         self._closed = False
@@ -97,12 +102,12 @@ class Announcer:
 
     def learn(self, version: int) -> None:
         """The server's roster is at this version."""
-        if version > self._known_version:
-            self._known_version = version
+        self._known_version = max(self._known_version, version)
+        if self._roster is None or self._roster.version < self._known_version:
             self.refresh()
 
     def refresh(self) -> None:
-        """Look at the roster."""
+        """Look at the roster, as soon as the last look is long enough ago."""
         if self._refreshing is None and not self._closed:
             self._refreshing = self._spawn(self._refresh(), "bus_roster")
 
@@ -115,21 +120,24 @@ class Announcer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _refresh(self) -> None:
-        backoff = Backoff(initial=_REFRESH_INTERVAL)
         try:
             while True:
+                await asyncio.sleep(max(0.0, self._refresh_at - time.monotonic()))
                 try:
                     roster = await self._fetch_roster()
                 except BackendError as exc:
                     logger.debug("looking at the roster failed: %s", exc)
-                    if not exc.retryable:
-                        return
-                    await asyncio.sleep(backoff.next_delay())
-                    continue
+                    self._refresh_at = time.monotonic() + self._backoff.next_delay()
+                    if exc.retryable:
+                        continue
+                    # The server's next answer to this peer, if there is one, names the version again.
+                    return
+                self._backoff.reset()
+                interval = min(_REFRESH_INTERVAL, roster.peers * _REFRESH_INTERVAL_PER_PEER)
+                self._refresh_at = time.monotonic() + interval
                 self._apply(roster)
                 if self._known_version <= roster.version:
                     return
-                await asyncio.sleep(_REFRESH_INTERVAL)
         finally:
             self._refreshing = None
 
@@ -141,7 +149,8 @@ class Announcer:
         self._on_roster(roster)
         if self._missed is not None:
             first, last = self._missed
-            self._missed = None
+            if self._known_version <= roster.version:
+                self._missed = None
             if self._doorbell is not None:
                 self._doorbell.ring(first, last - first + 1)
             if roster.listeners:
