@@ -121,13 +121,13 @@ class Wake(Protocol):
         ...
 
 
-#: Takes announced messages: the id of the first, and their JSON in the order of their ids, which ascend without a gap. None
-#: stands for a message that is not for this peer.
+#: Takes announced messages: the id of the first, and their JSON in the order of their ids, which ascend without a gap.
+#: None stands for a message that is not for this peer.
 Offer = Callable[[int, Sequence[bytes | None]], None]
 
 
 class Waker(Protocol):
-    """Tells a reader that there may be something to read. Spurious calls are harmless; the reader makes up for missed ones."""
+    """Tells a reader that there may be something to read. Spurious calls are harmless, missed ones are made up for."""
 
     @property
     def mode(self) -> str:
@@ -136,7 +136,7 @@ class Waker(Protocol):
 
     @property
     def audience(self) -> int:
-        """How many peers the channel has, as far as is known; at least 1. Readers pace what they need not say at once."""
+        """How many peers the channel has, as far as is known; at least 1. Acknowledgements are paced by it."""
         ...
 
     async def start(self, wake: Wake, offer: Offer) -> None:
