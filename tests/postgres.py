@@ -262,9 +262,12 @@ async def create_database(server: Server, template: str = "bus_template") -> Dat
 
 
 async def drop_database(database: Database) -> None:
+    """Drops it with its shards."""
     connection = await database.server.connect()
     try:
-        await connection.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+        query = "SELECT datname FROM pg_database WHERE datname = $1 OR starts_with(datname, $1 || '_bus_')"
+        for (name,) in await connection.fetch(query, database.name):
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await connection.close()
 

@@ -143,6 +143,16 @@ async def observe_channel(connection: asyncpg.Connection, name: str) -> Observed
     )
 
 
+async def has_channel(connection: asyncpg.Connection, name: str) -> bool:
+    """Whether the database holds the channel with that wire name, retained ones included."""
+    return bool(await connection.fetchval(sql.query("has_channel"), name))
+
+
+async def databases(connection: asyncpg.Connection, prefix: str) -> dict[str, bool]:
+    """The server's databases whose names begin with `prefix`, and whether this administrator owns them."""
+    return {row["name"]: row["own"] for row in await connection.fetch(sql.query("databases"), prefix)}
+
+
 async def count_channels(connection: asyncpg.Connection) -> int:
     """How many channels the database holds, retained ones included."""
     return int(await connection.fetchval(sql.query("database_counts")))

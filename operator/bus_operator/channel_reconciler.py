@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bus_operator import provision
+from bus_operator import provision, shards
 from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.catalog import ChannelCounts
-from bus_operator.database import connect, translate
+from bus_operator.database import connect
 from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
 from bus_operator.errors import (
     AuthenticationFailedError,
@@ -113,12 +113,12 @@ class ChannelReconciler:
 
         desired = DesiredChannel.from_spec(spec, namespace=resource.namespace, name=resource.name, uid=resource.uid)
         desired = replace(desired, owner_reference=f"{desired.owner_reference}@{await self._cluster_id()}")
+        last = resource.status.get("shard")
         try:
-            async with usable.slots, connect(usable.admin) as connection:
-                with translate(str(usable.admin.endpoint)):
-                    provisioned = await provision.provision(
-                        connection, desired, held, yielding, binding_wanted=refusal is None
-                    )
+            async with usable.slots, shards.placed(usable.shards, wire_name, last) as (shard, connection):
+                provisioned = await provision.provision(
+                    connection, desired, held, yielding, binding_wanted=refusal is None
+                )
         except (ConnectionFailedError, AuthenticationFailedError) as exc:
             self._wake(database.kind, database.key)
             raise TransientError(f"{database} is not ready: {exc}", reason="DatabaseUnavailable") from exc
@@ -127,13 +127,14 @@ class ChannelReconciler:
             self._wake_rivals_of(resource, wire_name)
         if any(isinstance(action, CreateChannel) for action in provisioned.actions):
             self._wake(database.kind, database.key)
-        progress.provisioned = f"channel {wire_name!r} on {usable.admin.endpoint}"
+        progress.provisioned = f"channel {wire_name!r} on {shard}"
+        fields["shard"] = shard.index
         fields |= _usage(provisioned.counts)
         if refusal is not None:
             raise refusal
 
         credential = provisioned.issued or _as_issued(held, provisioned.generation)
-        wanted = binding_data(usable.clients, wire_name, spec, credential)
+        wanted = binding_data(shard.admin.endpoint.for_clients(usable.clients), wire_name, spec, credential)
         if not is_current(present, wanted):
             await self._kube.write_binding(resource, secret_name, wanted)
         progress.current = f"generation {provisioned.generation} in Secret {secret_name}"
@@ -188,8 +189,11 @@ class ChannelReconciler:
 
     async def _deprovision(self, resource: Resource, database: Resource, wire_name: str, policy: str) -> None:
         usable = self._databases.usable(database)
-        async with usable.slots, connect(usable.admin) as connection:
-            with translate(str(usable.admin.endpoint)):
+        async with usable.slots:
+            shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"))
+            if shard is None:
+                return
+            async with connect(shard.admin) as connection:
                 done = await provision.deprovision(connection, wire_name, resource.uid, policy)
         if done is None:
             return

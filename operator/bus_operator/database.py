@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
@@ -67,6 +67,10 @@ class AdminConnection:
     endpoint: Endpoint
     username: str
     password: str | None = field(repr=False, default=None)
+
+    def for_database(self, name: str) -> "AdminConnection":
+        """The same credential's way into another database of the server."""
+        return replace(self, endpoint=replace(self.endpoint, database=name))
 
     @classmethod
     def from_uri(cls, uri: str) -> "AdminConnection":

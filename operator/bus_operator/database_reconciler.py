@@ -5,14 +5,15 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus_operator import catalog, provision
-from bus_operator.database import AdminConnection, Endpoint, connect, translate
+from bus_operator import shards
+from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, SecretError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
-from bus_operator.model import DatabaseSpec
+from bus_operator.model import ClientEndpoint, DatabaseSpec
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.selection import Selection
+from bus_operator.shards import Shards
 from bus_operator.status import Condition
 
 logger = logging.getLogger(__name__)
@@ -28,21 +29,25 @@ class KnownDatabase:
     generation: int
     slots: asyncio.Semaphore = field(compare=False, repr=False)
     admin: AdminConnection | None = None
-    clients: Endpoint | None = None
+    shards: Shards | None = None
+    clients: ClientEndpoint = field(default_factory=ClientEndpoint)
+    repaired: bool = field(default=False, compare=False)
+    """Whether something was installed: what channels have in the database may be gone as well."""
     failure: BusError | None = field(default=None, compare=False)
 
     def changed_since(self, before: "KnownDatabase | None") -> bool:
         """Whether channels that use the database should look at it again."""
-        return before is None or before != self or (before.failure is None) != (self.failure is None)
+        return self.repaired or before is None or before != self or (before.failure is None) != (self.failure is None)
 
 
 @dataclass(frozen=True)
 class UsableDatabase:
-    """A database that channels can be made in."""
+    """A BusDatabase that channels can be made in."""
 
     slots: asyncio.Semaphore = field(compare=False, repr=False)
-    admin: AdminConnection
-    clients: Endpoint
+    shards: Shards
+    clients: ClientEndpoint
+    """Where pods connect, where that differs."""
 
 
 class NotObservedYetError(Exception):
@@ -86,7 +91,7 @@ class DatabaseReconciler:
             conditions = await self._observe(resource, known, fields)
         except BusError as exc:
             known.failure = exc
-            conditions = _failed(exc, reached=known.admin is not None)
+            conditions = _failed(exc, known.admin)
         self._known[key] = known
         # First: reporting may fail, and then this change would not be seen as one again.
         if known.changed_since(before):
@@ -105,9 +110,9 @@ class DatabaseReconciler:
         known = self._known.get(database.key)
         if known is None:
             raise NotObservedYetError
-        if known.failure is not None or known.admin is None or known.clients is None:
+        if known.shards is None:
             raise SpecError(f"{database} is not ready: {known.failure}", reason="DatabaseUnavailable")
-        return UsableDatabase(known.slots, known.admin, known.clients)
+        return UsableDatabase(known.slots, known.shards, known.clients)
 
     def secret_of(self, key: Key) -> str | None:
         """The name of the Secret that a BusDatabase refers to."""
@@ -122,22 +127,23 @@ class DatabaseReconciler:
         admin = await self._admin_connection(resource, spec)
         async with connect(admin) as connection:
             known.admin = admin
-            with translate(str(admin.endpoint)):
-                observed, actions = await provision.install(connection)
-                channels = await catalog.count_channels(connection)
-        if actions:
-            logger.info("%s: %s", resource, ", ".join(map(str, actions)))
-        known.clients = admin.endpoint.for_clients(spec.client_endpoint)
+            report = await shards.install(connection, admin, spec.shards)
+        for shard, actions in report.done.items():
+            logger.info("%s: %s: %s", resource, shard, ", ".join(map(str, actions)))
+        known.shards, known.clients, known.repaired = report.shards, spec.client_endpoint, bool(report.done)
         fields |= {
             # Without what distributions append, "15.18 (Debian 15.18-0+deb12u1)".
-            "serverVersion": observed.server_version.split()[0],
-            "pgmqVersion": observed.pgmq_version,
-            "schemaVersion": observed.schema_version,
-            "channels": channels,
+            "serverVersion": report.observed.server_version.split()[0],
+            "pgmqVersion": report.observed.pgmq_version,
+            "schemaVersion": report.observed.schema_version,
+            "channels": report.channels,
         }
+        if report.failure is not None:
+            # The shards that are there go on being used.
+            raise report.failure
         return [
-            Condition.true("Reachable", "Connected", f"connected to {admin.endpoint} as {admin.username}"),
-            Condition.true("Installed", "Installed", f"schema version {observed.schema_version}"),
+            _reached(admin),
+            Condition.true("Installed", "Installed", f"schema version {report.observed.schema_version}"),
         ]
 
     async def _admin_connection(self, resource: Resource, spec: DatabaseSpec) -> AdminConnection:
@@ -160,12 +166,13 @@ class DatabaseReconciler:
             self._wake(channel.kind, channel.key)
 
 
-def _failed(failure: BusError, *, reached: bool) -> list[Condition]:
-    if reached:
-        return [
-            Condition.true("Reachable", "Connected", "connected"),
-            Condition.false("Installed", failure.reason, str(failure)),
-        ]
+def _reached(admin: AdminConnection) -> Condition:
+    return Condition.true("Reachable", "Connected", f"connected to {admin.endpoint} as {admin.username}")
+
+
+def _failed(failure: BusError, admin: AdminConnection | None) -> list[Condition]:
+    if admin is not None:
+        return [_reached(admin), Condition.false("Installed", failure.reason, str(failure))]
     return [
         Condition.false("Reachable", failure.reason, str(failure)),
         Condition.unknown("Installed", "Waiting", "the database cannot be reached"),

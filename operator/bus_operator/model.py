@@ -133,6 +133,7 @@ class DatabaseSpec(_Spec):
     connection_secret_ref: SecretKeyRef
     client_endpoint: ClientEndpoint = ClientEndpoint()
     allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
+    shards: Annotated[int, Field(ge=1, le=64)] = 1
     default: bool = False
 
 

@@ -42,6 +42,16 @@ def login_name(channel_role: str, generation: int) -> str:
     return f"bus_login_{channel_role.removeprefix('bus_channel_')}_g{generation}"
 
 
+def shard_prefix(database: str) -> str:
+    """What the names of all shards begin with but the first's, which is the database itself."""
+    return f"{database}_bus_"
+
+
+def shard_database(database: str, index: int) -> str:
+    """The database that is shard `index`: `app`, `app_bus_1`, `app_bus_2`."""
+    return f"{shard_prefix(database)}{index}" if index else database
+
+
 def binding_secret(channel: str) -> str:
     """The default name of the Secret that holds a BusChannel's binding."""
     return f"{channel}-bus"

@@ -164,6 +164,24 @@ def grant_connect(database: str) -> str:
     return f"GRANT CONNECT ON DATABASE {identifier(database)} TO {identifier(CLIENT_ROLE)}"
 
 
+def create_database(name: str, *, encoding: str, collation: str, ctype: str) -> str:
+    """A database of the administrator's own that keeps text as another one does."""
+    return (
+        f"CREATE DATABASE {identifier(name)} TEMPLATE template0"
+        f" ENCODING {literal(encoding)} LC_COLLATE {literal(collation)} LC_CTYPE {literal(ctype)}"
+    )
+
+
+def create_database_for(name: str, owner: str) -> str:
+    """What a superuser may run in the place of an administrator without CREATEDB."""
+    return f"CREATE DATABASE {identifier(name)} OWNER {identifier(owner)}"
+
+
+def allow_create_database(role: str) -> str:
+    """What a superuser may run so that an administrator can create databases."""
+    return f"ALTER ROLE {identifier(role)} CREATEDB"
+
+
 def public_schema_create(*, allow: bool) -> str:
     """Lets the owner role put functions into `public`, or takes that away again."""
     owner = identifier(OWNER_ROLE)

@@ -15,6 +15,7 @@ SECRET = {"name": "orders-db-superuser"}
 DEFAULTS = {
     "connectionSecretRef": {"name": "orders-db-superuser", "key": "uri"},
     "allowedNamespaces": {"from": "Same"},
+    "shards": 1,
     "default": False,
 }
 # The API server does not repeat a value that a rule refuses, it gives its type.
@@ -70,6 +71,8 @@ def selected(**expression: Any) -> Manifest:
         ({"allowedNamespaces": selected(operator="Exists")}, {}),
         ({"allowedNamespaces": selected(operator="DoesNotExist", values=[])}, {}),
         ({"default": True}, {}),
+        ({"shards": 1}, {}),
+        ({"shards": 64}, {}),
     ],
 )
 def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
@@ -99,6 +102,10 @@ def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
         (
             {"connectionSecretRef": SECRET | {"key": "my key"}},
             [("spec.connectionSecretRef.key", f"{STRING}{NOT_A_KEY}")],
+        ),
+        *(
+            ({"shards": shards}, [("spec.shards", f"Invalid value: {shards}: spec.shards in body should be {bound}")])
+            for shards, bound in ((0, "greater than or equal to 1"), (65, "less than or equal to 64"))
         ),
         (
             {"clientEndpoint": {}},
@@ -215,7 +222,7 @@ def test_longest_name(resources: Any) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"shards": 4}, "spec.shards"),
+        ({"replicas": 4}, "spec.replicas"),
         ({"connectionSecretRef": SECRET | {"namespace": "x"}}, "spec.connectionSecretRef.namespace"),
         ({"clientEndpoint": {"sslmode": "require"}}, "spec.clientEndpoint.sslmode"),
     ],
@@ -233,7 +240,19 @@ def test_everything_may_be_changed(resources: Any) -> None:
         "connectionSecretRef": {"name": "elsewhere", "key": "other"},
         "clientEndpoint": {"host": "pooler"},
         "allowedNamespaces": {"from": "All"},
+        "shards": 2,
         "default": True,
     }
     assert resources.replace(created | {"spec": spec})["spec"] == spec
+    resources.delete(created)
+
+
+def test_shards_grow_and_do_not_shrink(resources: Any, refusal: Refusal) -> None:
+    created = resources.create(database(name="spread", shards=2), dry_run=False)
+    for shards in (2, 3, 64):
+        assert resources.replace(created | {"spec": created["spec"] | {"shards": shards}})["spec"]["shards"] == shards
+    message = "Forbidden: shards can grow and not shrink, since channels do not move between databases"
+    for fewer in ({"shards": 1}, {}):
+        spec = {"connectionSecretRef": SECRET} | fewer
+        assert refusal(resources.replace, created | {"spec": spec}) == [("spec.shards", message)]
     resources.delete(created)

@@ -1,7 +1,8 @@
 """An administrator who is no superuser: what he needs, and what he is told when it is missing.
 
-What he needs: LOGIN, CREATEROLE (and INHERIT, the default), and to own the database. Nothing else, on 15 as on 18,
-although 16 changed what CREATEROLE may do: from then on a role's creator may administer it, and nobody else's.
+What he needs: LOGIN, CREATEROLE (and INHERIT, the default), to own the database, and CREATEDB for shards that nobody
+else made. Nothing else, on 15 as on 18, although 16 changed what CREATEROLE may do: from then on a role's creator may
+administer it, and nobody else's.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import pytest
 from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
 from wire import Peer, payloads
 
-from bus_operator import actions, provision
+from bus_operator import actions, provision, shards
 from bus_operator.actions import DesiredChannel
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import AuthenticationFailedError, InsufficientPrivilegeError
@@ -245,6 +246,62 @@ async def test_the_same_administrator_may_own_several_databases(make_administrat
         for admin in (first.admin, second):
             async with connect(admin) as session:
                 assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
+
+
+async def install_shards(owned: Owned, count: int) -> shards.Report:
+    async with connect(owned.admin) as session:
+        return await shards.install(session, owned.admin, count)
+
+
+async def use_every_shard(owned: Owned, where: shards.Shards) -> None:
+    """Everything that is done to a channel, in each shard."""
+    for number in range(len(where.usable)):
+        name = f"orders-{number}"
+        async with shards.placed(where, name) as (shard, session):
+            assert shard.index == number
+            for _ in range(3):
+                issued = (await provision.provision(session, desire(channel=name), None)).issued
+        shard_admin = Owned(shard.admin.endpoint.database, shard.admin)
+        peer = await Peer.join(await use(shard_admin, HeldCredential(issued.username, issued.password)), name)
+        await peer.publish(number)
+        assert payloads(await peer.read()) == [number]
+        peer.session.terminate()
+    for number, shard in enumerate(where.usable):
+        async with connect(shard.admin) as session:
+            assert await provision.deprovision(session, f"orders-{number}", Uid("uid"), "Delete")
+
+
+async def test_shards_need_createdb(make_administrator, superuser):
+    owned = await make_administrator("createrole createdb")
+    report = await install_shards(owned, 3)
+    assert (report.failure, len(report.shards.usable)) == (None, 3)
+    await use_every_shard(owned, report.shards)
+    assert (await install_shards(owned, 3)).done == {}
+    # Not to keep them.
+    await superuser.execute(f"alter role {owned.admin.username} nocreatedb")
+    report = await install_shards(owned, 3)
+    assert (report.failure, len(report.shards.usable)) == (None, 3)
+
+
+async def test_without_createdb_the_remedy_is_given_and_what_is_there_is_used(make_administrator, superuser):
+    owned = await make_administrator()
+    report = await install_shards(owned, 2)
+    name, shard = owned.admin.username, f"{owned.database}_bus_1"
+    assert report.failure.reason == "ShardMissing"
+    remedies = [f'ALTER ROLE "{name}" CREATEDB', f'CREATE DATABASE "{shard}" OWNER "{name}"']
+    assert str(report.failure) == (
+        f"shard 1 needs the database {shard}, and {name} may not create databases: as a superuser run"
+        f" {remedies[0]}; or {remedies[1]};"
+    )
+    # It cannot hold anything: new channels go to what is there.
+    assert not report.shards.unseen
+    await use_every_shard(owned, report.shards)
+    await superuser.execute(remedies[1])
+    report = await install_shards(owned, 2)
+    assert (report.failure, len(report.shards.usable)) == (None, 2)
+    await use_every_shard(owned, report.shards)
+    await superuser.execute(remedies[0])
+    assert len((await install_shards(owned, 3)).shards.usable) == 3
 
 
 @pytest.mark.parametrize("untouched", [18], ids=["pg18"], indirect=True)

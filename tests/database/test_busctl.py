@@ -163,6 +163,35 @@ def test_several_channels_in_several_files(
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"orders", "audit", "billing"}
 
 
+async def test_shards(database: postgres.Database, busctl: Busctl, write: Callable[..., str], tmp_path: Path) -> None:
+    """A BusDatabase among the manifests says how many; channels stay where they are, whoever knows of the shards."""
+    spread = {
+        "apiVersion": "pgmqbus.dev/v1alpha1",
+        "kind": "BusDatabase",
+        "metadata": {"name": "main"},
+        "spec": {"connectionSecretRef": {"name": "admin"}, "shards": 2},
+    }
+    names = ["a", "b", "c"]
+    file = write(spread, *(manifest(name) for name in names))
+    first = busctl("apply", "-f", file, "--bindings", "b", uri=database.dsn)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ("of BusDatabase/main in channels.yaml only spec.shards is used: --database says where\n")
+    where = [f"database 127.0.0.1:{database.server.port}/{name}" for name in (database.name, f"{database.name}_bus_1")]
+    assert [line.split(": ")[0] for line in first.stdout.splitlines()[:2]] == where
+    homes = {name: read(tmp_path / "b" / name)["database"] for name in names}
+    assert list(homes.values()) == [database.name, f"{database.name}_bus_1", database.name]
+
+    second = busctl("apply", "-f", file, "--bindings", "b", uri=database.dsn)
+    assert second.stdout.count(": unchanged") == 5
+    alone = busctl("apply", "-f", write(manifest("b"), manifest("d")), "--bindings", "other", uri=database.dsn)
+    assert alone.returncode == 0, alone.stderr
+    assert read(tmp_path / "other" / "b")["database"] == homes["b"]
+    assert read(tmp_path / "other" / "d")["database"] == database.name
+    connection = await asyncpg.connect(read(tmp_path / "other" / "b")["uri"])
+    assert await connection.fetchval("select public.bus_join('shop.b')")
+    await connection.close()
+
+
 def test_standard_input_and_default_namespace(database: postgres.Database, busctl: Busctl, tmp_path: Path) -> None:
     text = "apiVersion: pgmqbus.dev/v1alpha1\nkind: BusChannel\nmetadata: {name: orders}\n"
     done = busctl("apply", "-f", "-", "-n", "kitchen", "--bindings", "b", uri=database.dsn, stdin=text)

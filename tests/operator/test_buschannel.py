@@ -35,6 +35,7 @@ async def test_ready(world: World, namespace: Namespace) -> None:
         "channel": name,
         "secretRef": {"name": "orders-bus"},
         "database": {"namespace": namespace.name, "name": "main"},
+        "shard": 0,
         "peers": 0,
         "wake": {"doorbell": 0, "listen": 0, "poll": 0},
         "backlog": 0,

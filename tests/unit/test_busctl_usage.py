@@ -63,6 +63,15 @@ def write(tmp_path: Path) -> Callable[..., str]:
     return to_file
 
 
+def database(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "pgmqbus.dev/v1alpha1",
+        "kind": "BusDatabase",
+        "metadata": {"name": name},
+        "spec": {"connectionSecretRef": {"name": "admin"}, **spec},
+    }
+
+
 NAME_RULE = "lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit"
 
 
@@ -128,6 +137,20 @@ NAME_RULE = "lower-case letters, digits and '-', at most 63, beginning and endin
             yaml.safe_dump_all([manifest(channel="same"), manifest("other", channel="same")]),
             "BusChannel shop/other has the channel 'same' of BusChannel shop/orders: choose another spec.channel",
             id="one channel for two",
+        ),
+        pytest.param(
+            yaml.safe_dump_all([manifest(), database("main"), database("other", shards=2)]),
+            "BusDatabase/main in channels.yaml and BusDatabase/other in channels.yaml have different spec.shards: apply"
+            " them apart", id="two kinds of shards",
+        ),
+        pytest.param(
+            database("main", shards=65),
+            "channels.yaml: BusDatabase main: spec.shards: Input should be less than or equal to 64", id="shards",
+        ),
+        pytest.param(
+            manifest(retention={"maxAge": "0s"}),
+            "channels.yaml: BusChannel orders: spec.retention.maxAge: maxAge must be between 1s and 8760h",
+            id="retention",
         ),
     ],
 )  # fmt: skip

@@ -109,6 +109,8 @@ def test_the_bounds_themselves_are_allowed(fields):
         {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "Selector"}},
         {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "All", "selector": {}}},
         {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "Some"}},
+        {"connectionSecretRef": {"name": "s"}, "shards": 0},
+        {"connectionSecretRef": {"name": "s"}, "shards": 65},
     ],
 )
 def test_a_bad_database_is_refused(fields):

@@ -27,3 +27,7 @@ def test_names_fit_an_identifier_and_pgmqs_limit():
 def test_defaults_of_kubernetes_names():
     assert naming.binding_secret("orders") == "orders-bus"
     assert naming.default_wire_name("team", "orders") == "team.orders"
+
+
+def test_shards_are_named_after_their_first():
+    assert [naming.shard_database("app", index) for index in (0, 1, 12)] == ["app", "app_bus_1", "app_bus_12"]

@@ -48,9 +48,32 @@ def test_every_statement_quotes_the_names_it_is_given(name):
         render.revoke_role(name, "x"), render.revoke_role("x", name), render.grant_role_to_self(name),
         render.set_local_role(name), render.login_attributes(name, "v", 1), *render.login_settings(name),
         render.forbid_login(name), render.drop_role(name), render.drop_owned(name), render.grant_connect(name),
+        render.create_database(name, encoding="UTF8", collation="C", ctype="C"), render.create_database_for(name, "x"),
+        render.create_database_for("x", name), render.allow_create_database(name),
     ]  # fmt: skip
     for statement in statements:
         assert quoted in statement
+
+
+def test_a_channels_functions_are_granted_to_its_role_alone():
+    template = "create function pgmq_bus_channel.{{publish}}() -- {{log}} {{sequence}} {{channel_id}} {{publish}}"
+    statements = render.create_channel_functions(
+        [template, "create function pgmq_bus_channel.{{read}}()"],
+        queue='bus_a"b', role='bus_channel_a"b', channel_id=7,
+    )  # fmt: skip
+    assert statements == [
+        'create function pgmq_bus_channel."publish_a""b"() -- "q_bus_a""b" "q_bus_a""b_msg_id_seq" 7 "publish_a""b"',
+        'create function pgmq_bus_channel."read_a""b"()',
+        'REVOKE ALL ON FUNCTION pgmq_bus_channel."publish_a""b" FROM PUBLIC',
+        'GRANT EXECUTE ON FUNCTION pgmq_bus_channel."publish_a""b" TO "bus_channel_a""b"',
+        'REVOKE ALL ON FUNCTION pgmq_bus_channel."read_a""b" FROM PUBLIC',
+        'GRANT EXECUTE ON FUNCTION pgmq_bus_channel."read_a""b" TO "bus_channel_a""b"',
+    ]
+
+
+def test_a_placeholder_that_nobody_knows_is_an_error():
+    with pytest.raises(KeyError, match="unknown"):
+        render.with_log("select {{unknown}}", "bus_a")
 
 
 def test_a_group_role_can_do_nothing_by_itself():

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import asyncpg
 import click
 
-from bus_operator import provision
+from bus_operator import provision, shards
 from bus_operator.actions import DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.cli import bindings
-from bus_operator.cli.manifests import Manifest, read_channels
-from bus_operator.database import AdminConnection, connect, translate
+from bus_operator.cli.manifests import Manifest, Manifests, read_manifests
+from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, SpecError
 from bus_operator.model import Uid
 from bus_operator.roles import IssuedCredential
+from bus_operator.shards import Shards
 
 
 @click.command()
@@ -56,14 +56,14 @@ def apply(files: Sequence[IO[str]], uri: str, root: Path | None, namespace: str)
       busctl apply -f channels.yaml --database postgresql://postgres:secret@localhost/app --bindings ./bindings
       SERVICE_BINDING_ROOT=./bindings python worker.py
     """
-    channels, skipped = read_channels(files, namespace)
-    for line in skipped:
-        click.echo(f"skipped {line}: only BusChannels are applied, --database says where", err=True)
-    if not channels:
+    manifests = read_manifests(files, namespace)
+    for note in manifests.notes:
+        click.echo(note, err=True)
+    if not manifests.channels:
         raise SpecError("there is no BusChannel in what was given")
     if root is not None:
-        _refuse_shared_directories(channels)
-    failed = asyncio.run(_apply(AdminConnection.from_uri(uri), channels, root))
+        _refuse_shared_directories(manifests.channels)
+    failed = asyncio.run(_apply(AdminConnection.from_uri(uri), manifests, root))
     if failed:
         sys.exit(1)
     if root is not None:
@@ -79,27 +79,27 @@ def _refuse_shared_directories(channels: Sequence[Manifest]) -> None:
         )
 
 
-async def _apply(admin: AdminConnection, channels: Sequence[Manifest], root: Path | None) -> int:
-    """Applies all; returns how many failed, each with a line that says why."""
+async def _apply(admin: AdminConnection, manifests: Manifests, root: Path | None) -> int:
+    """Applies all; returns how much failed, each with a line that says why."""
     failed = 0
     async with connect(admin) as connection:
-        with translate(str(admin.endpoint)):
-            observed, actions = await provision.install(connection)
-        done = ", ".join(map(str, actions)) or "unchanged"
-        click.echo(f"database {admin.endpoint}: {done} (PostgreSQL {observed.server_version})")
-        for channel in channels:
-            try:
-                with translate(str(admin.endpoint)):
-                    click.echo(f"{channel}: {await _apply_channel(connection, admin, channel, root)}")
-            except BusError as exc:
-                failed += 1
-                click.echo(f"{channel}: {exc.reason}: {exc}", err=True)
+        report = await shards.install(connection, admin, manifests.shards)
+    for shard in report.shards.usable:
+        done = ", ".join(map(str, report.done.get(shard, ()))) or "unchanged"
+        click.echo(f"database {shard}: {done} (PostgreSQL {report.observed.server_version})")
+    if report.failure is not None:
+        failed += 1
+        click.echo(f"{report.failure.reason}: {report.failure}", err=True)
+    for channel in manifests.channels:
+        try:
+            click.echo(f"{channel}: {await _apply_channel(report.shards, channel, root)}")
+        except BusError as exc:
+            failed += 1
+            click.echo(f"{channel}: {exc.reason}: {exc}", err=True)
     return failed
 
 
-async def _apply_channel(
-    connection: asyncpg.Connection, admin: AdminConnection, channel: Manifest, root: Path | None
-) -> str:
+async def _apply_channel(where: Shards, channel: Manifest, root: Path | None) -> str:
     directory = root / channel.name if root is not None else None
     present = bindings.read(directory) if directory is not None else None
     held = held_credential(present)
@@ -109,7 +109,9 @@ async def _apply_channel(
         name=channel.name,
         uid=Uid(f"busctl:{channel.namespace}/{channel.name}"),
     )
-    provisioned = await provision.provision(connection, desired, held, binding_wanted=directory is not None)
+    last = where.index_of((present or {}).get("database"))
+    async with shards.placed(where, desired.name, last) as (shard, connection):
+        provisioned = await provision.provision(connection, desired, held, binding_wanted=directory is not None)
     done = ", ".join(map(str, provisioned.actions)) or "unchanged"
     if directory is None or provisioned.generation is None:
         return done
@@ -118,7 +120,7 @@ async def _apply_channel(
         issued = IssuedCredential(held.username, held.password, provisioned.generation)
     if issued is None:
         raise SpecError(f"binding directory {directory} vanished meanwhile: run the same command again")
-    wanted = binding_data(admin.endpoint, desired.name, channel.spec, issued)
+    wanted = binding_data(shard.admin.endpoint, desired.name, channel.spec, issued)
     if not is_current(present, wanted):
         bindings.write(directory, wanted)
         done += f"; wrote {directory}"

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
-from bus_operator.model import GROUP, VERSION, ChannelSpec, describe
+from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, describe
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the API server accepts as the name of a namespace and, by a rule of the definition, of a BusChannel."""
@@ -32,25 +32,41 @@ class Manifest:
         return f"BusChannel {self.namespace}/{self.name}"
 
 
-def read_channels(files: Sequence[IO[str]], default_namespace: str) -> tuple[list[Manifest], list[str]]:
-    """The BusChannels in `files`, and a line about each document that is something else.
+@dataclass(frozen=True)
+class Manifests:
+    """What was in the files."""
+
+    channels: list[Manifest]
+    shards: int
+    """How many databases the channels are spread over, as the BusDatabases in the files say."""
+    notes: list[str]
+    """A line about each document that is not applied, or not as a whole."""
+
+
+def read_manifests(files: Sequence[IO[str]], default_namespace: str) -> Manifests:
+    """Reads BusChannels, and of BusDatabases how many shards they have.
 
     Raises:
-        SpecError: For what is no YAML, no Kubernetes object, not a valid BusChannel, or there twice; names file and
-            field.
+        SpecError: For what is no YAML, no Kubernetes object, not valid, or there twice; names file and field.
     """
     channels: list[Manifest] = []
-    skipped: list[str] = []
+    shards: dict[int, str] = {}
+    notes: list[str] = []
     for file in files:
         for document in _documents(file):
-            kind = document.get("kind")
+            kind, name = document.get("kind"), _metadata(document).get("name")
+            what = f"{kind or 'document without kind'}/{name or '?'} in {file.name}"
             if kind == "BusChannel":
                 channels.append(_channel(file.name, document, default_namespace))
+            elif kind == "BusDatabase":
+                shards.setdefault(_spec(file.name, document, DatabaseSpec).shards, what)
+                notes.append(f"of {what} only spec.shards is used: --database says where")
             else:
-                name = _metadata(document).get("name")
-                skipped.append(f"{kind or 'document without kind'}/{name or '?'} in {file.name}")
+                notes.append(f"skipped {what}: only BusChannels are applied, --database says where")
     _require_distinct(channels)
-    return channels, skipped
+    if len(shards) > 1:
+        raise SpecError(f"{' and '.join(shards.values())} have different spec.shards: apply them apart")
+    return Manifests(channels, next(iter(shards), 1), notes)
 
 
 def _require_distinct(channels: Sequence[Manifest]) -> None:
@@ -91,20 +107,27 @@ def _metadata(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _channel(file: str, document: dict[str, Any], default_namespace: str) -> Manifest:
-    version = document.get("apiVersion")
-    if version != f"{GROUP}/{VERSION}":
-        raise SpecError(f"{file}: BusChannel has apiVersion {version!r}: write {GROUP}/{VERSION}")
+    spec = _spec(file, document, ChannelSpec)
     metadata = _metadata(document)
-    if not metadata.get("name"):
-        raise SpecError(f"{file}: a BusChannel needs metadata.name")
     # Not for form's sake: the name becomes that of a directory.
     name = _label(file, "metadata.name", metadata["name"])
     namespace = _label(file, "metadata.namespace", metadata.get("namespace") or default_namespace)
-    try:
-        spec = ChannelSpec.model_validate(document.get("spec") or {})
-    except ValidationError as exc:
-        raise SpecError(f"{file}: BusChannel {name}: {describe(exc)}") from exc
     return Manifest(namespace, name, spec)
+
+
+_Spec = TypeVar("_Spec", ChannelSpec, DatabaseSpec)
+
+
+def _spec(file: str, document: dict[str, Any], model: type[_Spec]) -> _Spec:
+    kind, version, name = document["kind"], document.get("apiVersion"), _metadata(document).get("name")
+    if version != f"{GROUP}/{VERSION}":
+        raise SpecError(f"{file}: {kind} has apiVersion {version!r}: write {GROUP}/{VERSION}")
+    if not name:
+        raise SpecError(f"{file}: a {kind} needs metadata.name")
+    try:
+        return model.model_validate(document.get("spec") or {})
+    except ValidationError as exc:
+        raise SpecError(f"{file}: {kind} {name}: {describe(exc)}") from exc
 
 
 def _label(file: str, field: str, value: object) -> str:

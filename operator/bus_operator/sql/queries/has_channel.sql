@@ -1,0 +1,1 @@
+select exists (select from pgmq_bus.channel where name = $1)
