@@ -9,7 +9,7 @@
 
     sealed  8       id of the first message, big endian
             4       how many messages, whose ids follow each other without a gap
-            ...     nothing, or as many times: length in 2 bytes, then so many bytes of JSON
+            ...     nothing, or as many times: length in 2 bytes, then so many bytes of JSON; then maybe filling
 
 Each sender encrypts under a key of its own, HMAC-SHA256(doorbell key, "pgmq-bus doorbell v1" + sender), with its
 counter as the nonce. So no two processes ever share a nonce, and none has to be agreed on or remembered. Replays are
@@ -118,10 +118,14 @@ class Sealer:
         self._channel_key = channel_key
         self._begin()
 
-    def seal(self, first_id: int, count: int, payloads: Sequence[bytes] | None = None) -> bytes:
+    def seal(self, first_id: int, count: int, payloads: Sequence[bytes] | None = None, *, fill: bool = False) -> bytes:
         """The datagram, the same for every peer, that announces `count` messages from `first_id` on.
 
-        The messages travel along if `payloads` has them and they fit.
+        Args:
+            first_id: Id of the first message.
+            count: How many messages.
+            payloads: Their JSON, which travels along if it fits.
+            fill: Whether a datagram with messages is to have the full size, as others in a burst.
         """
         if os.getpid() != self._process:
             # A forked child continues the counter of its parent, and must not use the same nonces.
@@ -131,6 +135,8 @@ class Sealer:
         content = _ANNOUNCEMENT.pack(first_id, count)
         if payloads is not None and fits(payloads):
             content += b"".join([_LENGTH.pack(len(payload)) + payload for payload in payloads])
+            if fill:
+                content = content.ljust(_ANNOUNCEMENT.size + CAPACITY, b"\x00")
         return header + self._cipher.encrypt(_NONCE_PREFIX + counter, content, header)
 
     def _begin(self) -> None:
@@ -194,12 +200,12 @@ def _parse(content: bytes) -> Ring | None:
     if offset == end:
         return Ring(first_id, count, None)
     payloads = []
-    while offset < end:
+    for _ in range(count):
         if end - offset < LENGTH_SIZE:
             return None
         (length,) = _LENGTH.unpack_from(content, offset)
         offset += LENGTH_SIZE + length
+        if offset > end:
+            return None
         payloads.append(content[offset - length : offset])
-    if offset != end or len(payloads) != count:
-        return None
     return Ring(first_id, count, tuple(payloads))

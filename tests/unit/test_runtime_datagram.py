@@ -13,7 +13,18 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus_runtime import datagram
-from bus_runtime.datagram import CAPACITY, LENGTH_SIZE, MAX_DATAGRAM, Opener, Ring, Sealer, fits, key_id, named_key
+from bus_runtime.datagram import (
+    CAPACITY,
+    LENGTH_SIZE,
+    MAX_DATAGRAM,
+    Opener,
+    Ring,
+    Sealer,
+    fits,
+    key_id,
+    named_key,
+    portions,
+)
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(32)
@@ -52,6 +63,35 @@ def test_what_does_not_fit_stays_behind() -> None:
     assert fits(many)
     assert not fits([*many, b"{}"])
     assert Opener(KEY).open(Sealer(KEY).seal(5, len(many), many)) == Ring(5, len(many), tuple(many))
+
+
+def test_a_full_datagram_holds_the_same() -> None:
+    sealed = Sealer(KEY).seal(5, 2, [b"{}", b""], fill=True)
+    assert len(sealed) == MAX_DATAGRAM
+    assert Opener(KEY).open(sealed) == Ring(5, 2, (b"{}", b""))
+    assert len(Sealer(KEY).seal(5, 2, fill=True)) < MAX_DATAGRAM, "what carries nothing stays small"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "at_most", "expected"),
+    [
+        ([], 3, []),
+        ([10], 3, [(0, 1)]),
+        ([10, 10, 10], 3, [(0, 3)]),
+        ([600, 600, 600], 3, [(0, 1), (1, 1), (2, 1)]),
+        ([500, 500, 500, 500], 2, [(0, 2), (2, 2)]),
+        ([CAPACITY - LENGTH_SIZE, 0], 2, [(0, 1), (1, 1)]),
+        ([600, 600, 600], 2, []),
+        ([10, CAPACITY - LENGTH_SIZE + 1], 3, []),
+    ],
+)
+def test_messages_are_put_into_as_few_datagrams_as_it_takes(
+    sizes: list[int], at_most: int, expected: list[tuple[int, int]]
+) -> None:
+    payloads = [bytes(size) for size in sizes]
+    found = portions(payloads, at_most)
+    assert [(start, len(portion)) for start, portion in found] == expected
+    assert all(fits(portion) and portion == payloads[start : start + len(portion)] for start, portion in found)
 
 
 def test_the_layout_is_the_documented_one() -> None:
@@ -120,9 +160,8 @@ def test_another_version_is_none_of_ours() -> None:
         struct.pack(">QI", 1, 0),
         struct.pack(">QI", 1, 1) + b"\0",
         struct.pack(">QI", 1, 1) + b"\0\5abc",
-        struct.pack(">QI", 1, 1) + b"\0\3abcd",
         struct.pack(">QI", 1, 2) + b"\0\3abc",
-        struct.pack(">QI", 1, 1) + b"\0\3abc\0\3abc",
+        struct.pack(">QI", 1, 2**32 - 1) + b"\0\3abc\0\3abc",
         struct.pack(">QI", 1, 0) + b"\0\3abc",
     ],
 )

@@ -13,6 +13,7 @@ from bus_runtime import doorbell as module
 from bus_runtime.address import ADDRESS_VARIABLE, advertised_ip, format_address, parse_address
 from bus_runtime.datagram import CAPACITY, LENGTH_SIZE, MAX_DATAGRAM, Sealer
 from bus_runtime.doorbell import Doorbell, open_doorbell
+from bus_runtime.udp import MAX_SEGMENTS, UdpSocket
 
 KEY = b"k" * 32
 OTHER_KEY = b"o" * 32
@@ -87,7 +88,7 @@ async def test_a_batch_travels_in_as_many_datagrams_as_it_takes(make: Make) -> N
 
 @pytest.mark.parametrize(
     "payloads",
-    [[b"{}", b"x" * (CAPACITY - LENGTH_SIZE + 1), b"{}"], [b"x" * 800] * (module._MAX_PER_PEER + 1)],
+    [[b"{}", b"x" * (CAPACITY - LENGTH_SIZE + 1), b"{}"], [b"x" * 800] * (MAX_SEGMENTS + 1)],
     ids=["one is too large", "too many"],
 )
 async def test_what_does_not_fit_is_announced_in_one_datagram(make: Make, payloads: list[bytes]) -> None:
@@ -100,8 +101,10 @@ async def test_what_does_not_fit_is_announced_in_one_datagram(make: Make, payloa
 
 
 async def test_many_peers_are_told_and_not_sent_everything(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_PER_PUBLISH", 6)
+    """Where each datagram takes a call of its own."""
+    monkeypatch.setattr(module, "_MAX_CALLS_PER_PUBLISH", 6)
     sender, receivers = make(), [make() for _ in range(3)]
+    sender.doorbell._socket._cuts = False
     acquaint(sender, *receivers)
     sender.doorbell.ring(1, 2, [b"x" * 1000] * 2)
     sender.doorbell.ring(3, 3, [b"x" * 1000] * 3)
@@ -111,6 +114,19 @@ async def test_many_peers_are_told_and_not_sent_everything(make: Make, monkeypat
         (2, 1, False),
         (3, 3, True),
     ]
+
+
+async def test_bursts_arrive_whole(make: Make) -> None:
+    sender, receivers = make(), [make() for _ in range(3)]
+    acquaint(sender, *receivers)
+    payloads = [b"%d" % n + b"x" * 700 for n in range(MAX_SEGMENTS)]
+    for burst in range(3):
+        sender.doorbell.ring(1 + burst * MAX_SEGMENTS, MAX_SEGMENTS, payloads)
+        await eventually(lambda burst=burst: all(len(r.rings) == (burst + 1) * MAX_SEGMENTS for r in receivers))
+    for receiver in receivers:
+        assert [first for first, _, _ in receiver.rings] == list(range(1, 3 * MAX_SEGMENTS + 1))
+        assert [some[0] for _, _, some in receiver.rings if some] == payloads * 3
+    assert sender.doorbell.counters.sent == 9 * MAX_SEGMENTS
 
 
 async def test_a_burst_larger_than_one_wake_up_arrives(make: Make) -> None:
@@ -184,23 +200,6 @@ async def test_unreachable_peers_do_not_keep_the_others_from_being_rung(make: Ma
     assert sender.doorbell.counters.dropped == 2
 
 
-async def test_a_full_socket_is_no_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    sender, receiver = make(), make()
-    acquaint(sender, receiver)
-
-    class Full:
-        fileno = sender.doorbell._socket.fileno
-        close = sender.doorbell._socket.close
-
-        def sendto(self, *_: object) -> int:
-            raise BlockingIOError
-
-    monkeypatch.setattr(sender.doorbell, "_socket", Full())
-    sender.doorbell.ring(1, 1)
-    assert sender.doorbell.counters.dropped == 1
-    monkeypatch.undo()
-
-
 async def test_a_closed_doorbell_neither_hears_nor_rings(make: Make) -> None:
     one, two = make(), make()
     acquaint(one, two)
@@ -238,10 +237,10 @@ async def test_both_families_ring_each_other(make: Make) -> None:
 async def test_without_a_socket_there_is_no_doorbell(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(_: bool) -> socket.socket:
+    def refuse(*_: object) -> UdpSocket:
         raise PermissionError("not here")
 
-    monkeypatch.setattr(module, "_bind", refuse)
+    monkeypatch.setattr(module, "UdpSocket", refuse)
     assert open_doorbell(None, lambda *_: None, lambda: None) is None
     assert caplog.records == []
     assert open_doorbell("127.0.0.1", lambda *_: None, lambda: None) is None
