@@ -39,6 +39,7 @@ class _Cursor:
         self.session = session
         self.publisher = publisher
         self.wake = asyncio.Event()
+        session.on_renewed = self.wake.set
         self.lookout = Lookout(lambda: self.waker.mode, 0.0, self._overlooked)
         self.follow(membership, waker)
 
@@ -170,6 +171,9 @@ class ReferenceMethods(ABC):
         refusals = 0
         while True:
             cursor.wake.clear()
+            if cursor.session.membership is not cursor.membership:
+                # The publisher was refused first, and joined anew.
+                await self._rejoin(cursor)
             try:
                 messages = await self._read_once(cursor, channel, vt, qty)
             except AccessDeniedError:

@@ -100,6 +100,7 @@ class LogReader:
         self._lookout = Lookout(lambda: self.wake, settings.poll_interval, self._overlooked)
         self._least = self._limit = min(settings.batch_size, _MAX_READ_MESSAGES)
         self._begin(session.membership)
+        session.on_renewed = self._nudge.set
 
     @property
     def position(self) -> int:
@@ -136,7 +137,8 @@ class LogReader:
         refusals = 0
         while not self._stopping:
             try:
-                if refusals > 1:
+                # A publisher may be the first to be refused, and join anew.
+                if refusals > 1 or self._session.membership is not self._membership:
                     await self._rejoin()
                     refusals = 0
                 if self._waker is None:

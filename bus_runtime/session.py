@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from bus_runtime.backend import JoinOptions, LogBackend, Membership
 from bus_runtime.backoff import Backoff, OutageLog
@@ -28,6 +29,8 @@ class Session:
         self._backend = backend
         self._membership: Membership | None = None
         self._renewing = asyncio.Lock()
+        #: Called when there is another membership: nobody wakes the former one any more.
+        self.on_renewed: Callable[[], None] | None = None
 
     @property
     def membership(self) -> Membership:
@@ -76,5 +79,7 @@ class Session:
                     sqlstate="42501",
                 )
             self._membership = await self._backend.join_channel(self.channel, self.options)
+            if self.on_renewed is not None:
+                self.on_renewed()
             await self._backend.leave_channel(self.channel, refused.queue, forget=False)
             return self._membership

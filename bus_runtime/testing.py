@@ -94,7 +94,7 @@ class InMemoryBackend(ReferenceMethods):
         )
 
     async def publish_many(self, channel: str, queue: str, payloads: Sequence[bytes]) -> list[int]:
-        """Append to the log and offer it to everyone."""
+        """Append to the log and offer it to the peers."""
         state = self._broker.channel(channel)
         self._peer(channel, queue)
         for payload in payloads:
@@ -105,8 +105,9 @@ class InMemoryBackend(ReferenceMethods):
             state.head = next(state.ids)
             state.log[state.head] = payload
             ids.append(state.head)
-        for offer in list(state.offers.values()) if ids else ():
-            offer(ids[0], payloads)
+        for peer, offer in list(state.offers.items()):
+            if ids and peer in state.peers:
+                offer(ids[0], payloads)
         return ids
 
     async def read_after(

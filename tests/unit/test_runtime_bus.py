@@ -491,9 +491,9 @@ async def test_a_durable_peer_that_was_taken_over_stops_and_says_so(
     await later.send(note(1))
     await eventually(lambda: new.numbers == [1])
     await eventually(lambda: earlier.stats().state == "refused")
-    assert "refuses durable peer 'ledger'" in caplog.text
+    assert "durable peer 'ledger' is refused: another process joined under the same name" in caplog.text
     assert old.messages == []
-    with pytest.raises(PublishError, match="refuses durable peer"):
+    with pytest.raises(PublishError, match="another process joined under the same name"):
         await earlier.publish(note(2), raise_on_error=True)
     await earlier.stop()
     assert later.stats().state == "running"
@@ -523,7 +523,7 @@ async def test_a_publisher_that_notices_first_joins_again_and_publishes(broker: 
     bus, recorder = make_bus(broker), Recorder()
     await bus.subscribe(recorder)
     await bus.start()
-    await eventually(lambda: broker.channel("orders").wakes)
+    await eventually(lambda: broker.channel("orders").offers)
     broker.drop_peers("orders")
     await bus.publish(note(1), raise_on_error=True)
     await eventually(lambda: recorder.numbers == [1])

@@ -218,6 +218,21 @@ async def test_the_new_peer_is_woken_in_place_of_the_former(scripted: ScriptedBa
     await scripted.leave(queue, channel="orders")
 
 
+async def test_a_publisher_that_joined_anew_first_is_followed_at_once(
+    scripted: ScriptedBackend, broker: InMemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout_module, "FIRST_LOOK", 600.0)
+    queue = await scripted.join("orders")
+    waiting = asyncio.create_task(read(scripted, queue, max_poll_seconds=600))
+    await settle()
+    broker.drop_peers("orders")
+    await scripted.publish("orders", queue, {"n": 1})
+    assert await asyncio.wait_for(waiting, 10) == [(1, {"n": 1})]
+    assert [waker.closed for waker in scripted.wakers] == [True, False]
+    await scripted.leave(queue, channel="orders")
+    assert broker.channel("orders").peers == {}
+
+
 async def test_a_server_that_refuses_for_good_is_not_asked_for_ever(scripted: ScriptedBackend) -> None:
     queue = await scripted.join("orders")
     scripted.failures = [AccessDeniedError("bus: access denied", sqlstate="42501") for _ in range(100)]
@@ -259,10 +274,15 @@ async def test_publishes_are_offered_to_everyone_in_the_order_of_the_log(backend
     await wakers[2].close()
     await backend.publish_many("orders", memberships[0].queue, [b"3"])
     assert heard == [(1, [b"1", b"2"])] * 3 + [(3, [b"3"])] * 2
+    # Whoever is no peer any more is not told either.
+    await backend.leave_channel("orders", memberships[1].queue, forget=True)
+    await backend.publish_many("orders", memberships[0].queue, [b"4"])
+    assert heard[5:] == [(4, [b"4"])]
     # What came with its announcement was delivered all the same.
-    await backend.read_after("orders", memberships[1].queue, after=3, acknowledge=2, limit=10)
-    resumed = await backend.join_channel("orders", JoinOptions())
-    assert (resumed.position, resumed.delivered) == (3, 3)
+    await backend.read_after("orders", memberships[0].queue, after=4, acknowledge=3, limit=0)
+    assert list(backend._broker.channel("orders").log) == [1, 2, 3, 4], "another peer has acknowledged nothing"
+    await backend.leave_channel("orders", memberships[2].queue, forget=True)
+    assert list(backend._broker.channel("orders").log) == [4]
 
 
 async def test_a_durable_peer_is_told_what_it_was_given_before(backend: InMemoryBackend) -> None:

@@ -311,8 +311,21 @@ async def test_what_is_announced_while_it_joins_anew_is_delivered_once(harness: 
     await harness.stop()
 
 
-async def test_a_publisher_that_joined_anew_first_is_followed(harness: Harness) -> None:
-    """The reader may only find out when it wants to be woken, before its first read."""
+async def test_a_publisher_that_joined_anew_first_is_followed_at_once(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    await harness.start()
+    former = harness.waker
+    await harness.session.renew(harness.session.membership)
+    await eventually(lambda: harness.counters.rejoined == 1 and len(harness.reads) == 2)
+    assert former.closed
+    await harness.announce()
+    assert harness.received == [1]
+    assert "AccessDenied" not in caplog.text, "nobody was asked in the name of the former membership"
+    await harness.stop()
+
+
+async def test_a_membership_that_is_over_before_it_is_used(harness: Harness) -> None:
     original = harness.backend.waker
     refusals = 0
 
