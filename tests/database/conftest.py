@@ -14,7 +14,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from intruders import Scene, databases, intruder, scene
 from wire import Peer
+
+__all__ = ["Scene", "databases", "intruder", "scene"]
 
 MakeChannel = Callable[..., Awaitable[postgres.Channel]]
 Connect = Callable[[postgres.Channel], Awaitable[asyncpg.Connection]]

@@ -1,5 +1,6 @@
 """What the catalog says about who owns what and who may do what: exactly this, and nothing else."""
 
+import asyncpg
 import pytest
 
 WRAPPERS = [
@@ -12,30 +13,66 @@ WRAPPERS = [
 V1_FUNCTIONS = [
     "pgmq_bus_v1.join_channel(text,jsonb)",
     "pgmq_bus_v1.leave(text,text)",
-    "pgmq_bus_v1.publish(text,text,jsonb[])",
-    "pgmq_bus_v1.read(text,text,bigint,bigint,integer,integer)",
+    "pgmq_bus_v1.notify(text,text)",
+    "pgmq_bus_v1.roster(text,text)",
+    "pgmq_bus_v1.wake_by(text,text,text,boolean)",
 ]
-OURS = "n.nspname in ('pgmq_bus', 'pgmq_bus_v1') or (n.nspname = 'public' and p.proname like 'bus\\_%')"
+ARGUMENTS = {"publish": "text,text[]", "read": "text,bigint,bigint,integer,bigint"}
+GENERIC = "n.nspname in ('pgmq_bus', 'pgmq_bus_v1') or (n.nspname = 'public' and p.proname like 'bus\\_%')"
+OF_A_CHANNEL = "n.nspname = 'pgmq_bus_channel'"
 
 
-@pytest.fixture
-async def functions(admin):
-    rows = await admin.fetch(
+async def select_functions(admin: asyncpg.Connection, which: str) -> list[asyncpg.Record]:
+    rows: list[asyncpg.Record] = await admin.fetch(
         "select case when n.nspname = 'public' then '' else n.nspname || '.' end || p.proname || '(' ||"
         " replace(oidvectortypes(p.proargtypes), ', ', ',') || ')' as signature,"
         " n.nspname, p.proowner::regrole::text as owner, p.prosecdef as definer, p.proconfig as config, p.oid,"
         " array(select a.grantee::regrole::text || ':' || a.privilege_type || ':' || a.is_grantable"
         "       from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a order by 1) as acl"
-        f" from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where {OURS} order by 1"
+        f" from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where {which} order by 1"
     )
-    assert len(rows) > 15
     return rows
 
 
-async def test_every_function_belongs_to_the_owner_role_and_pins_its_search_path(functions):
-    for row in functions:
+@pytest.fixture
+async def functions(admin):
+    rows = await select_functions(admin, GENERIC)
+    assert len(rows) > 20
+    return rows
+
+
+@pytest.fixture
+async def channels(admin, make_channel):
+    """The functions of two channels, and perhaps of others, with each one's role."""
+    made = [(await make_channel()).username.removeprefix("bus_login_").removesuffix("_g1") for _ in range(2)]
+    rows = await select_functions(admin, OF_A_CHANNEL)
+    assert {f"{name}_{token}" for name in ("publish", "read") for token in made} <= {
+        row["signature"].split(".")[1].split("(")[0] for row in rows
+    }
+    return rows
+
+
+async def test_every_function_belongs_to_the_owner_role_and_pins_its_search_path(functions, channels):
+    for row in (*functions, *channels):
         assert row["owner"] == "pgmq_bus_owner", row["signature"]
         assert "search_path=pg_catalog, pg_temp" in row["config"], row["signature"]
+
+
+async def test_no_function_holds_what_a_setting_of_the_session_changes(admin, functions, channels):
+    """With standard_conforming_strings off a backslash in a literal, and with it the function, means something else."""
+    for row in (*functions, *channels):
+        body = await admin.fetchval("select prosrc from pg_proc where oid = $1", row["oid"])
+        assert "\\" not in body, row["signature"]
+
+
+async def test_each_channels_functions_are_its_roles_alone(admin, channels):
+    queues = {row[0] for row in await admin.fetch("select queue from pgmq_bus.channel")}
+    for row in channels:
+        name, token = row["signature"].removeprefix("pgmq_bus_channel.").split("(")[0].split("_")
+        assert row["signature"] == f"pgmq_bus_channel.{name}_{token}({ARGUMENTS[name]})"
+        assert f"bus_{token}" in queues
+        assert row["definer"] is True
+        assert row["acl"] == [f"bus_channel_{token}:EXECUTE:false", "pgmq_bus_owner:EXECUTE:false"]
 
 
 async def test_only_the_protocols_functions_are_security_definer(functions):
@@ -59,6 +96,7 @@ async def test_the_schemas_are_closed(admin):
     owner = ["pgmq_bus_owner:CREATE", "pgmq_bus_owner:USAGE"]
     assert [tuple(row) for row in rows] == [
         ("pgmq_bus", "pgmq_bus_owner", owner),
+        ("pgmq_bus_channel", "pgmq_bus_owner", ["pgmq_bus_client:USAGE", *owner]),
         ("pgmq_bus_v1", "pgmq_bus_owner", ["pgmq_bus_client:USAGE", *owner]),
     ]
     may_create = "select pg_catalog.has_schema_privilege('pgmq_bus_owner', 'public', 'CREATE')"
@@ -73,7 +111,10 @@ async def test_the_registry_belongs_to_the_owner_role_alone(admin):
         " from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
         " where n.nspname = 'pgmq_bus' and c.relkind in ('r', 'v', 'S')"
     )
-    assert {"channel", "channel_state", "installation", "login", "membership", "peer"} <= {r["relname"] for r in rows}
+    assert {r["relname"] for r in rows} == {
+        "channel", "channel_alive", "channel_id_seq", "channel_state", "installation", "login", "membership", "peer",
+        "peer_id_seq",
+    }  # fmt: skip
     for row in rows:
         assert row["owner"] == "pgmq_bus_owner"
         assert set(row["grantees"]) <= {"pgmq_bus_owner"}, row["relname"]
@@ -103,7 +144,7 @@ async def test_what_the_owner_role_creates_later_is_closed_too(admin):
     # Nor does anybody else's default hand our schemas out.
     others = await admin.fetchval(
         "select count(*) from pg_default_acl as d join pg_namespace as n on n.oid = d.defaclnamespace"
-        " where n.nspname in ('pgmq_bus', 'pgmq_bus_v1', 'public')"
+        " where n.nspname in ('pgmq_bus', 'pgmq_bus_v1', 'pgmq_bus_channel', 'public')"
     )
     assert others == 0
 
