@@ -23,6 +23,8 @@ CHANNELS_ANNOTATION = "pgmqbus.dev/channels"
 INJECTED_ANNOTATION = "pgmqbus.dev/injected"
 """Written by the webhook: the channels that at least one container can read, in the order asked for."""
 
+ADDRESS_VARIABLE = "PGMQ_BUS_ADDRESS"
+"""The pod's IP address, where the runtime tells other pods that its doorbell is."""
 ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 DEFAULT_ROOT = "/bindings"
 MAX_CHANNELS = 100
@@ -97,9 +99,9 @@ def requested_channels(pod: Mapping[str, Any]) -> Request:
 def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
     """The patch that gives `pod` its bindings. `bindings` are in the order asked for, one per channel.
 
-    SERVICE_BINDING_ROOT is set where a container lacks it. Where a container has it, the mounts go under its
-    value; a value that cannot be known at admission (`valueFrom`, `$(OTHER)`) or is no absolute path excludes
-    the container, since its program would look elsewhere than anything mounted here.
+    PGMQ_BUS_ADDRESS and SERVICE_BINDING_ROOT are set where a container lacks them. Where it has a root, the mounts go
+    under its value; a value that cannot be known at admission (`valueFrom`, `$(OTHER)`) or is no absolute path
+    excludes the container, since its program would look elsewhere than anything mounted here.
 
     Raises MalformedPodError when `pod` does not have the shape of a pod.
     """
@@ -221,8 +223,14 @@ def _inject_container(
             new_mounts.append({"name": volumes.name_for(binding), "mountPath": path, "readOnly": True})
         result.channels.append(binding.channel_name)
 
-    if result.channels and not any(variable.get("name") == ROOT_VARIABLE for variable in environment):
-        result.patch.append(_first(f"{pointer}/env", environment, {"name": ROOT_VARIABLE, "value": root}))
+    if result.channels:
+        variables: list[dict[str, Any]] = [
+            {"name": ROOT_VARIABLE, "value": root},
+            {"name": ADDRESS_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        ]
+        own = {variable.get("name") for variable in environment}
+        missing = [variable for variable in variables if variable["name"] not in own]
+        result.patch += _prepend(f"{pointer}/env", environment, missing)
     result.patch += _append(f"{pointer}/volumeMounts", mounts, new_mounts)
     return result
 
@@ -287,11 +295,11 @@ def _append(pointer: str, present: Sequence[Any], items: Sequence[Any]) -> list[
     return [{"op": "add", "path": f"{pointer}/-", "value": item} for item in items]
 
 
-def _first(pointer: str, present: Sequence[Any], item: Any) -> PatchOperation:
-    """Puts an item first: variables that follow may then refer to it as `$(SERVICE_BINDING_ROOT)`."""
+def _prepend(pointer: str, present: Sequence[Any], items: Sequence[Any]) -> list[PatchOperation]:
+    """Puts items first: variables that follow may then refer to them, as in `$(SERVICE_BINDING_ROOT)`."""
     if not present:
-        return {"op": "add", "path": pointer, "value": [item]}
-    return {"op": "add", "path": f"{pointer}/0", "value": item}
+        return _append(pointer, present, items)
+    return [{"op": "add", "path": f"{pointer}/{index}", "value": item} for index, item in enumerate(items)]
 
 
 def _escaped(key: str) -> str:

@@ -129,7 +129,13 @@ async def test_an_injected_pod_is_valid(webhook: Webhook) -> None:
     for container in (*spec["containers"], *spec["initContainers"]):
         assert mounts(container) == {"/bindings/orders": "pgmqbus-orders", "/bindings/audit": "pgmqbus-audit"}
         assert all(mount["readOnly"] for mount in container["volumeMounts"])
-        assert container["env"][0] == {"name": "SERVICE_BINDING_ROOT", "value": "/bindings"}
+        assert container["env"][:2] == [
+            {"name": "SERVICE_BINDING_ROOT", "value": "/bindings"},
+            {
+                "name": "PGMQ_BUS_ADDRESS",
+                "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}},
+            },
+        ]
     assert {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"]} == {
         "pgmqbus-orders": "orders-bus",
         "pgmqbus-audit": "audit-credentials",

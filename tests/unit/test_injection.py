@@ -22,6 +22,7 @@ AUDIT = PodBinding("audit", "audit-custom")
 ORDERS_VOLUME = {"name": "pgmqbus-orders", "secret": {"secretName": "orders-bus"}}
 ORDERS_MOUNT = {"name": "pgmqbus-orders", "mountPath": "/bindings/orders", "readOnly": True}
 ROOT = {"name": "SERVICE_BINDING_ROOT", "value": "/bindings"}
+ADDRESS = {"name": "PGMQ_BUS_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 Pod = dict[str, Any]
 
@@ -62,7 +63,7 @@ def test_a_bare_pod_gets_volume_mount_variable_and_annotation() -> None:
     assert injected({"spec": {"containers": [{"name": "app"}]}}, ORDERS) == {
         "metadata": {"annotations": {"pgmqbus.dev/injected": "orders"}},
         "spec": {
-            "containers": [{"name": "app", "env": [ROOT], "volumeMounts": [ORDERS_MOUNT]}],
+            "containers": [{"name": "app", "env": [ROOT, ADDRESS], "volumeMounts": [ORDERS_MOUNT]}],
             "volumes": [ORDERS_VOLUME],
         },
     }
@@ -79,7 +80,7 @@ def test_every_container_init_container_and_sidecar_gets_every_binding() -> None
         AUDIT,
     )
     audit_mount = {"name": "pgmqbus-audit", "mountPath": "/bindings/audit", "readOnly": True}
-    expected = {"env": [ROOT], "volumeMounts": [ORDERS_MOUNT, audit_mount]}
+    expected = {"env": [ROOT, ADDRESS], "volumeMounts": [ORDERS_MOUNT, audit_mount]}
     assert after["spec"]["containers"] == [{"name": "app", **expected}, {"name": "proxy", **expected}]
     assert after["spec"]["initContainers"] == [
         {"name": "migrate", **expected},
@@ -100,7 +101,7 @@ def test_null_and_empty_lists_are_as_absent_ones(absent: list[Any] | None) -> No
     before = pod({"name": "app", "env": absent, "volumeMounts": absent}, volumes=absent, initContainers=absent)
     before["metadata"]["annotations"] = None
     after = injected(before, ORDERS)
-    assert after["spec"]["containers"] == [{"name": "app", "env": [ROOT], "volumeMounts": [ORDERS_MOUNT]}]
+    assert after["spec"]["containers"] == [{"name": "app", "env": [ROOT, ADDRESS], "volumeMounts": [ORDERS_MOUNT]}]
     assert after["spec"]["volumes"] == [ORDERS_VOLUME]
     assert after["metadata"]["annotations"] == {"pgmqbus.dev/injected": "orders"}
 
@@ -122,7 +123,7 @@ def test_what_the_pod_has_stays_in_place() -> None:
     assert after["spec"]["containers"][0] == {
         "name": "app",
         # First, since a variable can only refer to one before it.
-        "env": [ROOT, {"name": "URI_FILE", "value": "$(SERVICE_BINDING_ROOT)/orders/uri"}],
+        "env": [ROOT, ADDRESS, {"name": "URI_FILE", "value": "$(SERVICE_BINDING_ROOT)/orders/uri"}],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, ORDERS_MOUNT],
     }
 
@@ -140,10 +141,19 @@ def test_a_containers_own_root_is_respected(root: str, mounted_at: str) -> None:
     own = {"name": "SERVICE_BINDING_ROOT", "value": root}
     after = injected(pod({"name": "app", "env": [own]}, {"name": "other"}), ORDERS)
     app, other = after["spec"]["containers"]
-    assert app["env"] == [own]
+    assert app["env"] == [ADDRESS, own]
     assert [mount["mountPath"] for mount in app["volumeMounts"]] == [mounted_at]
     assert other["volumeMounts"] == [ORDERS_MOUNT]
     assert after["spec"]["volumes"] == [ORDERS_VOLUME]
+
+
+@pytest.mark.parametrize("own", [{"value": "10.0.0.1"}, {"valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}])
+def test_a_containers_own_address_is_respected(own: dict[str, Any]) -> None:
+    own = {"name": "PGMQ_BUS_ADDRESS", **own}
+    after = injected(pod({"name": "app", "env": [own]}, {"name": "other"}), ORDERS)
+    app, other = after["spec"]["containers"]
+    assert app["env"] == [ROOT, own]
+    assert other["env"] == [ROOT, ADDRESS]
 
 
 def test_of_two_roots_the_last_is_what_the_program_sees() -> None:
@@ -187,7 +197,7 @@ def test_a_mount_at_the_path_is_left_alone(path: str) -> None:
     mount = {"name": "by-hand", "mountPath": path}
     volume = {"name": "by-hand", "projected": {"sources": [{"secret": {"name": "elsewhere"}}]}}
     after = injected(pod({"name": "app", "volumeMounts": [mount]}, volumes=[volume]), ORDERS)
-    assert after["spec"]["containers"] == [{"name": "app", "env": [ROOT], "volumeMounts": [mount]}]
+    assert after["spec"]["containers"] == [{"name": "app", "env": [ROOT, ADDRESS], "volumeMounts": [mount]}]
     assert after["spec"]["volumes"] == [volume]
     assert after["metadata"]["annotations"]["pgmqbus.dev/injected"] == "orders"
 
@@ -258,7 +268,7 @@ def test_reinvocation_serves_a_container_that_another_webhook_added() -> None:
     again = injected(after, ORDERS)
     assert again["spec"]["containers"][1] == {
         "name": "sidecar",
-        "env": [ROOT],
+        "env": [ROOT, ADDRESS],
         "volumeMounts": [ORDERS_MOUNT],
     }
     assert len(again["spec"]["volumes"]) == 1

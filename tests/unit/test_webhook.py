@@ -321,7 +321,7 @@ async def test_the_log_names_the_pod_and_nothing_of_its_environment(
     broken = pod()
     broken["spec"]["containers"].append("t0p-s3cret")
     assert (await post(review(broken)))[0] == 400
-    assert "pod shop/web-7d4b- asks for orders,audit: 4 patch operations, 0 warnings" in caplog.text
+    assert "pod shop/web-7d4b- asks for orders,audit: 5 patch operations, 0 warnings" in caplog.text
     assert "t0p-s3cret" not in caplog.text
 
 
