@@ -23,7 +23,7 @@ begin
     end if;
     -- Who may, as pgmq_bus.membership has it, and the publish lock, free most of the time: see pgmq_bus.lock_channel. In one
     -- statement, and what is read under the lock is true under it.
-    for attempt in 1..2 loop
+    loop
         select
             p.id, p.is_foreign or not c.self_delivery, c.durability, c.max_message_bytes,
             c.max_age is not null or c.max_messages is not null or c.max_bytes is not null, c.roster
