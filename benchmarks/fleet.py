@@ -147,9 +147,10 @@ class Fleet:
         self.publish(publishers, Publish(size, in_flight=8, count=count, warm_up=True), timeout=_JOIN_SECONDS)
         expected = count * len(publishers)
         order = Receive(expected, timeout=20.0, quiet=10.0, warm_up=True)
-        for member, received in zip(receivers, self.ask(receivers, order, Received, timeout=40.0), strict=True):
-            if received.count < expected:
-                raise BenchmarkError(f"{member.name} received {received.count} of {expected} messages of the warm-up")
+        counts = [received.count for received in self.ask(receivers, order, Received, timeout=40.0)]
+        if min(counts) < expected:
+            told = ", ".join(map(str, counts))
+            raise BenchmarkError(f"of {expected} messages of the warm-up, the receivers got {told}; see {self._log}")
         self.ask(receivers, Reset(), object)
 
     def stop(self, members: Sequence[Member]) -> None:
