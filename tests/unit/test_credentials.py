@@ -13,7 +13,7 @@ from bus_operator import credentials
 def test_the_example_of_rfc_7677():
     """The client proof and server signature of section 3, checked with the keys of our verifier."""
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-    verifier = credentials.scram_verifier("pencil", salt=salt)
+    verifier = credentials.scram_verifier("pencil", salt=salt, iterations=4096)
     iterations, _, keys = verifier.removeprefix("SCRAM-SHA-256$").replace("$", ":").split(":", 2)
     stored_key, server_key = (base64.b64decode(key) for key in keys.split(":"))
     assert iterations == "4096"
@@ -32,7 +32,7 @@ def test_the_example_of_rfc_7677():
 
 def test_a_verifier_has_the_servers_format_and_a_salt_of_its_own():
     first, second = credentials.scram_verifier("secret"), credentials.scram_verifier("secret")
-    pattern = r"SCRAM-SHA-256\$4096:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
+    pattern = r"SCRAM-SHA-256\$16:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
     assert re.fullmatch(pattern, first)
     assert first != second
     assert "secret" not in first
@@ -67,9 +67,10 @@ def test_what_is_no_verifier_matches_nothing(verifier):
     assert credentials.matches("secret", verifier) is False
 
 
-def test_other_iterations_are_not_ours():
-    verifier = credentials.scram_verifier("secret").replace("$4096:", "$8192:")
-    assert credentials.matches("secret", verifier) is False
+def test_a_verifier_says_how_often_it_was_hashed():
+    verifier = credentials.scram_verifier("secret", iterations=4096)
+    assert credentials.matches("secret", verifier)
+    assert credentials.matches("secret", verifier.replace("$4096:", "$16:")) is False
 
 
 @pytest.mark.parametrize("password", ["pässword", "\ud800", "\0"])

@@ -58,6 +58,11 @@ comment on table pgmq_bus.channel_state is 'What trimming writes, apart from the
 comment on column pgmq_bus.channel_state.trimmed is 'Messages up to this id are gone from the log.';
 comment on column pgmq_bus.channel_state.measured_to is 'Where messages or bytes are limited: how far they are counted, from trimmed on.';
 
+create table pgmq_bus.channel_gate (
+    channel_id integer primary key references pgmq_bus.channel on delete cascade
+);
+comment on table pgmq_bus.channel_gate is 'A row per channel, never changed: who comes or goes queues for its lock, see pgmq_bus.change_roster.';
+
 -- Empty after a crash or a failover, which is when the end of a log may be lost; a clean restart keeps it.
 create unlogged table pgmq_bus.channel_alive (
     channel_id integer primary key references pgmq_bus.channel on delete cascade
@@ -76,7 +81,7 @@ comment on column pgmq_bus.login.verifier is 'The SCRAM verifier that was set, t
 
 create table pgmq_bus.peer (
     queue text collate "C" primary key,
-    channel_id integer not null references pgmq_bus.channel on delete cascade,
+    channel_id integer not null,
     name text collate "C" check (length(name) between 1 and 200),
     login name not null,
     acknowledged bigint not null,
@@ -99,6 +104,7 @@ create table pgmq_bus.peer (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 200);
 create index peer_former_queue_idx on pgmq_bus.peer (former_queue) where former_queue is not null;
 comment on table pgmq_bus.peer is 'One row per peer: its cursor over the channel''s log.';
+comment on column pgmq_bus.peer.channel_id is 'No foreign key: its check would lock the channel''s row, for which all who join at once would wait.';
 comment on column pgmq_bus.peer.queue is 'The opaque queue name that join handed out.';
 comment on column pgmq_bus.peer.name is 'A durable peer''s name; null for a peer that lives as long as its process.';
 comment on column pgmq_bus.peer.id is 'What the log calls the peer: the queue name is a secret.';

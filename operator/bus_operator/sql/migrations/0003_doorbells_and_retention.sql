@@ -26,7 +26,13 @@ create unlogged table pgmq_bus.channel_alive (
 );
 insert into pgmq_bus.channel_alive select id from pgmq_bus.channel;
 
+create table pgmq_bus.channel_gate (
+    channel_id integer primary key references pgmq_bus.channel on delete cascade
+);
+insert into pgmq_bus.channel_gate select id from pgmq_bus.channel;
+
 alter table pgmq_bus.peer
+    drop constraint peer_channel_id_fkey,
     add column id bigint generated always as identity,
     add column address text check (length(address) between 1 and 100),
     add column listens boolean not null default false,
@@ -49,6 +55,9 @@ comment on column pgmq_bus.peer.former_queue is 'The queue name of the process f
 comment on column pgmq_bus.peer.delivered is 'The highest id handed out, as far as the peer has told.';
 comment on column pgmq_bus.peer.position is 'Long polls only: the next one starts after this id; a redelivery sets it back to acknowledged.';
 comment on column pgmq_bus.peer.visible_at is 'Long polls only: from then on, what is delivered and not acknowledged is delivered again.';
+
+comment on table pgmq_bus.channel_gate is 'A row per channel, never changed: who comes or goes queues for its lock, see pgmq_bus.change_roster.';
+comment on column pgmq_bus.peer.channel_id is 'No foreign key: its check would lock the channel''s row, for which all who join at once would wait.';
 
 create view pgmq_bus.membership as
 select

@@ -9,6 +9,9 @@ with inserted as (
     )
     returning id
 ),
+gate as (
+    insert into pgmq_bus.channel_gate select id from inserted
+),
 alive as (
     insert into pgmq_bus.channel_alive select id from inserted
 )

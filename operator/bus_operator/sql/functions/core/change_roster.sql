@@ -7,6 +7,9 @@ as $$
 declare
     version bigint;
 begin
+    -- Those who come and go change the channel's row. Hundreds that wait for a row that changes wake each other up again and
+    -- again; so they wait here, and one at a time contends with the publishers.
+    perform from pgmq_bus.channel_gate where channel_id = p_channel_id for update;
     perform pgmq_bus.lock_channel(p_channel_id);
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);

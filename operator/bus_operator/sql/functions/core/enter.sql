@@ -40,6 +40,10 @@ begin
 
     -- Under the publish lock nothing can be appended between reading the head and committing the new row.
     perform pgmq_bus.change_roster(target.id);
+    if not exists (select from pgmq_bus.channel_alive as a where a.channel_id = target.id) then
+        -- After a crash the head of the log is not known but by this: see publish.
+        perform pgmq_bus.recover(target.id);
+    end if;
     if not resumed then
         if target.max_peers < (
             select count(*) from pgmq_bus.peer as p
