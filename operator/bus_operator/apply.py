@@ -181,7 +181,8 @@ async def _set_log_persistence(connection: asyncpg.Connection, channel_id: int, 
     async with as_owner(connection):
         # First: whoever publishes holds this lock and then uses the log.
         await connection.execute(sql.query("lock_channel"), channel_id)
-        await connection.execute(render.set_log_persistence(queue, unlogged=unlogged), timeout=REWRITE_TIMEOUT)
+        for statement in render.set_log_persistence(queue, unlogged=unlogged):
+            await connection.execute(statement, timeout=REWRITE_TIMEOUT)
         await connection.execute(sql.query("record_persistence"), queue, unlogged)
 
 

@@ -106,14 +106,24 @@ def log_table(queue: str) -> str:
     return identifier(f"q_{queue}")
 
 
+def log_sequence(queue: str) -> str:
+    """The quoted name, within the schema `pgmq`, of the sequence of a queue's ids."""
+    return identifier(f"q_{queue}_msg_id_seq")
+
+
 def with_log(template: str, queue: str) -> str:
     """A statement about a log, which no parameter can name: `{{log}}` becomes its table."""
     return _filled(template, {"log": log_table(queue)})
 
 
-def set_log_persistence(queue: str, *, unlogged: bool) -> str:
-    """Rewrites a log with its sequence, into the server's write-ahead log or out of it."""
-    return f"ALTER TABLE pgmq.{log_table(queue)} SET {'UNLOGGED' if unlogged else 'LOGGED'}"
+def set_log_persistence(queue: str, *, unlogged: bool) -> list[str]:
+    """Rewrites a log and its sequence, into the server's write-ahead log or out of it.
+
+    The sequence first, and the table when everybody has let go of it: whoever reads looks at them in this order, and
+    locking them the other way round would make deadlocks.
+    """
+    how = "UNLOGGED" if unlogged else "LOGGED"
+    return [f"ALTER SEQUENCE pgmq.{log_sequence(queue)} SET {how}", f"ALTER TABLE pgmq.{log_table(queue)} SET {how}"]
 
 
 def create_channel_functions(templates: Sequence[str], *, queue: str, role: str, channel_id: int) -> list[str]:
@@ -130,7 +140,7 @@ def create_channel_functions(templates: Sequence[str], *, queue: str, role: str,
         "publish": publish,
         "read": read,
         "log": log_table(queue),
-        "sequence": identifier(f"q_{queue}_msg_id_seq"),
+        "sequence": log_sequence(queue),
         "channel_id": f"{channel_id:d}",
     }
     return [

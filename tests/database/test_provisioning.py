@@ -58,6 +58,9 @@ async def operator(shared: postgres.Database):
     async with shared.session() as session:
         # Each test counts its own: what earlier ones left is forgotten first. Roles and logs stay behind.
         await session.execute("delete from pgmq_bus.channel; delete from pgmq.meta")
+        names = "select oid::regprocedure::text from pg_proc where pronamespace = 'pgmq_bus_channel'::regnamespace"
+        for (function,) in await session.fetch(names):
+            await session.execute(f"drop routine {function}")
         yield Operator(shared, session)
 
 
