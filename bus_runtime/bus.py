@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable
 
 from bus_runtime.dispatch import Delivery, Subscription
 from bus_runtime.messages import BusLocalMessage, BusMessage
@@ -60,17 +59,15 @@ class WorkerBus(ABC):
         """Deliver to `subscriber` from now on. A second subscriber of the same name is ignored."""
         if subscriber.name in self._subscriptions:
             return
-        subscription = Subscription(subscriber, self._count_handler_error)
-        self._subscriptions[subscriber.name] = subscription
+        subscription = self._add(subscriber)
         if self._running:
             subscription.start()
             await asyncio.sleep(0)
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
         """Stop delivering to the subscriber of this name; a handler under way is cancelled, unless it is the caller."""
-        subscription = self._subscriptions.pop(subscriber.name, None)
-        if subscription is not None:
-            await subscription.close()
+        if subscriber.name in self._subscriptions:
+            await self._remove(subscriber).close()
 
     async def send(self, message: BusMessage) -> None:
         """Publish the message, or deliver it in this process only if it is a `BusLocalMessage`."""
@@ -85,17 +82,16 @@ class WorkerBus(ABC):
 
     def on_message_received(self, message: BusMessage) -> None:
         """Deliver a message that arrived to every subscriber of this process."""
-        self._deliver(message, None)
-
-    def _deliver(self, message: BusMessage, on_handled: Callable[[], None] | None) -> None:
-        """Deliver, and call `on_handled` when every present subscriber is through with the message."""
-        if not self._subscriptions:
-            if on_handled is not None:
-                on_handled()
-            return
-        delivery = Delivery(message, len(self._subscriptions), on_handled)
+        delivery = Delivery(message, len(self._subscriptions), None)
         for subscription in self._subscriptions.values():
             subscription.put(delivery)
+
+    def _add(self, subscriber: BusSubscriber) -> Subscription:
+        subscription = self._subscriptions[subscriber.name] = Subscription(subscriber, self._count_handler_error)
+        return subscription
+
+    def _remove(self, subscriber: BusSubscriber) -> Subscription:
+        return self._subscriptions.pop(subscriber.name)
 
     def _count_handler_error(self) -> None:
         self._handler_errors += 1

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from bus_runtime.messages import BusMessage, BusSystemMessage
 from bus_runtime.subscriber import BusSubscriber
@@ -26,13 +27,39 @@ logger = logging.getLogger(__name__)
 _YIELD_EVERY = 32
 
 
+class Load(Protocol):
+    """Told what a subscription holds: what waits for its handlers and what they are at."""
+
+    def take(self, size: int) -> None:
+        """One message more, of `size` bytes."""
+        ...
+
+    def release(self, size: int) -> None:
+        """One of them is handled."""
+        ...
+
+    def reset(self) -> None:
+        """All of them are forgotten."""
+        ...
+
+
 class Delivery:
-    """One message on its way to all subscribers; calls `on_handled` when the last of them is through."""
+    """One message on its way to subscribers.
 
-    __slots__ = ("_on_handled", "_outstanding", "message")
+    Args:
+        message: The message.
+        subscribers: How many it is put to.
+        on_handled: Called when the last of them is through with it.
+        size: Bytes of its JSON; 0 for a message that never left the process.
+    """
 
-    def __init__(self, message: BusMessage, subscribers: int, on_handled: Callable[[], None] | None) -> None:
+    __slots__ = ("_on_handled", "_outstanding", "message", "size")
+
+    def __init__(
+        self, message: BusMessage, subscribers: int, on_handled: Callable[[], None] | None, size: int = 0
+    ) -> None:
         self.message = message
+        self.size = size
         self._outstanding = subscribers
         self._on_handled = on_handled
 
@@ -78,10 +105,17 @@ class _Run:
 
 
 class Subscription:
-    """One subscriber's queues and tasks."""
+    """One subscriber's queues and tasks.
+
+    Args:
+        subscriber: Whom to deliver to.
+        on_error: Called for each exception of the subscriber.
+    """
 
     def __init__(self, subscriber: BusSubscriber, on_error: Callable[[], None]) -> None:
         self.subscriber = subscriber
+        #: Told what is held; set before anything is put.
+        self.load: Load | None = None
         self._on_error = on_error
         self._arrived: deque[Delivery] = deque()
         self._urgent: deque[Delivery] = deque()
@@ -92,6 +126,8 @@ class Subscription:
     def put(self, delivery: Delivery) -> None:
         """Queue a message; it is handled once the subscription is started."""
         run = self._run
+        if self.load is not None:
+            self.load.take(delivery.size)
         if isinstance(delivery.message, BusSystemMessage):
             self._urgent.append(delivery)
             if run is not None:
@@ -127,6 +163,8 @@ class Subscription:
         for queue in (self._urgent, self._arrived, self._data):
             queue.clear()
         self._handling.clear()
+        if self.load is not None:
+            self.load.reset()
 
     async def close(self) -> None:
         """End the subscription: what it has not handled, it will not, and nothing waits for it."""
@@ -148,7 +186,7 @@ class Subscription:
                     self._data.append(delivery)
                     run.data.wake()
                 else:
-                    delivery.finish()
+                    self._finish(delivery)
             else:
                 await run.router.sleep()
 
@@ -191,7 +229,12 @@ class Subscription:
                 self._failed(message)
         if delivery in self._handling:
             self._handling.discard(delivery)
-            delivery.finish()
+            self._finish(delivery)
+
+    def _finish(self, delivery: Delivery) -> None:
+        if self.load is not None:
+            self.load.release(delivery.size)
+        delivery.finish()
 
     def _failed(self, message: BusMessage) -> None:
         self._on_error()

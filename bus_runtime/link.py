@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from bus_runtime.backend import JoinOptions, LogBackend
+from bus_runtime.callbacks import Teller
 from bus_runtime.errors import BackendError, PeerRefusedError
+from bus_runtime.lagging import LogFlow
 from bus_runtime.publisher import Publisher
 from bus_runtime.reader import LogReader, ReaderSettings, Receive
 from bus_runtime.session import Session
@@ -76,7 +77,8 @@ class LogLink:
         join_timeout: For how many seconds `start` tries to join while the server is out of reach.
         publish_timeout: For how many seconds a message is tried again while the server did not take it.
         receive: Takes what arrives.
-        on_lost: Told of gaps.
+        flow: Whether there is room for what arrives.
+        teller: Told what the application may want to know.
         counters: Where to count.
     """
 
@@ -90,14 +92,16 @@ class LogLink:
         join_timeout: float,
         publish_timeout: float,
         receive: Receive,
-        on_lost: Callable[[int], None],
+        flow: LogFlow,
+        teller: Teller,
         counters: Counters,
     ) -> None:
         self._backend = backend
         self._settings = settings
         self._join_timeout = join_timeout
         self._receive = receive
-        self._on_lost = on_lost
+        self._flow = flow
+        self._teller = teller
         self._counters = counters
         self._session = Session(backend, channel, options)
         self._publisher = Publisher(backend, self._session, timeout=publish_timeout)
@@ -138,7 +142,9 @@ class LogLink:
             self._session,
             self._settings,
             receive=self._receive,
-            on_lost=self._on_lost,
+            flow=self._flow,
+            on_lost=self._teller.lost,
+            on_redelivered=self._teller.redelivered,
             counters=self._counters,
         )
         self._reading = asyncio.create_task(self._read(self._reader), name="bus_reader")
@@ -154,6 +160,7 @@ class LogLink:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         self._reader.stop()
+        await self._flow.stop()
         _, unfinished = await asyncio.wait({self._reading}, timeout=seconds)
         for task in unfinished:
             task.cancel()
@@ -192,3 +199,5 @@ class LogLink:
                 self._session.options.peer,
                 exc,
             )
+            await self._flow.stop()
+            self._teller.refused(exc)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,29 +13,25 @@ from bus_runtime._version import __version__
 from bus_runtime.backend import JoinOptions, LogBackend, PgmqBackend
 from bus_runtime.binding import find_binding
 from bus_runtime.bus import WorkerBus
+from bus_runtime.callbacks import Callbacks, OnLagging, OnLost, OnRedelivered, OnRefused, OnUndecodable, Teller
 from bus_runtime.direct import DirectPgmqBackend
+from bus_runtime.dispatch import Subscription
 from bus_runtime.errors import ConnectionLostError, PublishError, SerializationError
+from bus_runtime.flow import Flow, Limits
 from bus_runtime.isolated import IsolatedPgmqBackend
+from bus_runtime.lagging import LogFlow
 from bus_runtime.link import Link, LogLink
 from bus_runtime.messages import BusLocalMessage, BusMessage
 from bus_runtime.queue_link import QueueLink
 from bus_runtime.reader import ReaderSettings
 from bus_runtime.serializers import JSONMessageSerializer, MessageSerializer
 from bus_runtime.stats import BusState, BusStats, Counters
+from bus_runtime.subscriber import BusSubscriber
 
 if TYPE_CHECKING:
     from pgmq.async_queue import PGMQueue
 
 logger = logging.getLogger(__name__)
-
-#: Called with the id, the JSON bytes and the error of a message that could not be decoded.
-OnUndecodable = Callable[[int, bytes, SerializationError], Awaitable[None] | None]
-#: Called with the number of messages that were trimmed from the log before this peer read them.
-OnLost = Callable[[int], None]
-
-#: How much of a message and of the reason why it cannot be decoded is logged, and how many different reasons.
-_MAX_LOGGED = 200
-_MAX_REASONS = 100
 
 
 class PgmqBus(WorkerBus):
@@ -50,24 +44,33 @@ class PgmqBus(WorkerBus):
         backend: Any `PgmqBackend` or `LogBackend`. Exactly one of `pgmq` and `backend` is given.
         serializer: Default: `JSONMessageSerializer`, which the reference client understands.
         channel: Name of the channel.
-        visibility_timeout: Seconds after which what a dead reader did not acknowledge is delivered again. Slow
-            handlers are not concerned: it is extended while they run.
-        batch_size: Messages per read.
+        visibility_timeout: Only for backends without a log: seconds after which a queue delivers again what was not
+            acknowledged.
+        batch_size: Messages per read, to begin with; more while there are more.
         poll_interval_ms: Milliseconds between looks where nothing wakes the reader; grows while nothing comes.
         max_poll_seconds: Longest time without a look at the channel.
         acknowledge: `on_handled`: once every subscriber of this process is through with the message, so that a
             killed process loses nothing; `on_dispatch`: as soon as it is queued for them, as the reference does.
         peer: Durable name: after a restart the same name continues at what it had acknowledged.
         application: What this program calls itself in the channel's status; default: the name of its file.
+        max_in_flight: Messages that each subscriber may hold, waiting or under way, before reading for it pauses.
+        max_in_flight_bytes: Bytes of their JSON that it may hold, likewise.
         stop_timeout: Seconds that `stop` waits for handlers.
         join_timeout: Seconds that `start` tries to reach the server.
         publish_timeout: Seconds that `publish` tries again while the server certainly did not take the message.
         on_undecodable: Called with each message that cannot be decoded, before it is acknowledged.
         on_lost: Called with the number of messages that were trimmed before this peer read them.
+        on_redelivered: Called with the id of each message that an earlier process of this durable peer had received and
+            not acknowledged, before it is delivered again.
+        on_lagging: Called with a subscriber's name and True when it has not kept up for some seconds: its messages
+            wait in the log. With False when it keeps up again.
+        on_refused: Called when another process took over this durable peer, or its credentials were revoked. The bus
+            neither receives nor publishes any more, and should be stopped.
         name: Name of this bus in logs.
 
     Raises:
-        ValueError: Both or neither of `pgmq` and `backend`, or `peer` with a backend that has no durable peers.
+        ValueError: Both or neither of `pgmq` and `backend`, `peer` with a backend that has no durable peers, or a limit
+            below 1.
     """
 
     def __init__(
@@ -84,11 +87,16 @@ class PgmqBus(WorkerBus):
         acknowledge: Literal["on_handled", "on_dispatch"] = "on_handled",
         peer: str | None = None,
         application: str | None = None,
+        max_in_flight: int = 1000,
+        max_in_flight_bytes: int = 16 * 1024 * 1024,
         stop_timeout: float = 10.0,
         join_timeout: float = 30.0,
         publish_timeout: float = 30.0,
         on_undecodable: OnUndecodable | None = None,
         on_lost: OnLost | None = None,
+        on_redelivered: OnRedelivered | None = None,
+        on_lagging: OnLagging | None = None,
+        on_refused: OnRefused | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -100,9 +108,8 @@ class PgmqBus(WorkerBus):
             raise ValueError("PgmqBus needs pgmq= or backend= (or use PgmqBus.from_binding())")
         if acknowledge not in ("on_handled", "on_dispatch"):
             raise ValueError(f"acknowledge must be 'on_handled' or 'on_dispatch', got {acknowledge!r}")
-        self._backend = backend
-        if peer is not None and not isinstance(self._backend, LogBackend):
-            raise ValueError(f"peer= needs a backend with durable peers; {type(self._backend).__name__} has none")
+        if peer is not None and not isinstance(backend, LogBackend):
+            raise ValueError(f"peer= needs a backend with durable peers; {type(backend).__name__} has none")
         self._serializer = serializer or JSONMessageSerializer()
         self._channel = channel
         self._settings = ReaderSettings(
@@ -121,13 +128,18 @@ class PgmqBus(WorkerBus):
         self._stop_timeout = stop_timeout
         self._join_timeout = join_timeout
         self._publish_timeout = publish_timeout
-        self._on_undecodable = on_undecodable
-        self._on_lost = on_lost
+        self._teller = Teller(
+            self.name,
+            Callbacks(on_undecodable, on_lost, on_redelivered, on_lagging, on_refused),
+            self._count_handler_error,
+        )
         self._counters = Counters()
+        limits = Limits(max_in_flight, max_in_flight_bytes)
+        self._flow, self._make_link = (
+            self._over_log(backend, limits) if isinstance(backend, LogBackend) else self._over_queues(backend, limits)
+        )
         self._link: Link | None = None
         self._stopping = False
-        self._reported: set[str] = set()
-        self._setting_aside: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_binding(cls, name: str | None = None, *, root: str | Path | None = None, **overrides: Any) -> Self:
@@ -235,90 +247,89 @@ class PgmqBus(WorkerBus):
             handler_errors=self._handler_errors,
             undecodable=counters.undecodable,
             lost=counters.lost,
+            redelivered=counters.redelivered,
+            overlooked=counters.overlooked,
             reconnects=counters.reconnects,
             rejoined=counters.rejoined,
             position=None if link is None else link.position,
             acknowledged=None if link is None else link.acknowledged,
             in_flight=0 if link is None else link.in_flight,
+            queued=self._flow.messages,
+            queued_bytes=self._flow.bytes,
+            lagging=self._flow.lagging,
         )
 
-    def _make_link(self) -> Link:
-        if isinstance(self._backend, LogBackend):
-            return LogLink(
-                self._backend,
-                self._channel,
-                self._options,
-                self._settings,
-                join_timeout=self._join_timeout,
-                publish_timeout=self._publish_timeout,
-                receive=self._receive,
-                on_lost=self._lost,
-                counters=self._counters,
-            )
-        return QueueLink(self._backend, self._channel, self._settings, receive=self._receive, counters=self._counters)
+    def _add(self, subscriber: BusSubscriber) -> Subscription:
+        subscription = super()._add(subscriber)
+        self._flow.add(subscription)
+        return subscription
+
+    def _remove(self, subscriber: BusSubscriber) -> Subscription:
+        subscription = super()._remove(subscriber)
+        self._flow.remove(subscription)
+        return subscription
+
+    def _over_log(self, backend: LogBackend, limits: Limits) -> tuple[Flow, Callable[[], Link]]:
+        flow = LogFlow(
+            limits,
+            decode=self._decode_again,
+            acknowledge_on_dispatch=self._acknowledge_on_dispatch,
+            on_lost=self._lost,
+            on_lagging=self._teller.lagging,
+        )
+        return flow, lambda: LogLink(
+            backend,
+            self._channel,
+            self._options,
+            self._settings,
+            join_timeout=self._join_timeout,
+            publish_timeout=self._publish_timeout,
+            receive=self._receive,
+            flow=flow,
+            teller=self._teller,
+            counters=self._counters,
+        )
+
+    def _over_queues(self, backend: PgmqBackend, limits: Limits) -> tuple[Flow, Callable[[], Link]]:
+        flow = Flow(limits)
+        return flow, lambda: QueueLink(
+            backend, self._channel, self._settings, receive=self._receive, flow=flow, counters=self._counters
+        )
 
     def _receive(self, msg_id: int, payload: bytes, handled: Callable[[], None]) -> None:
         try:
-            message = self._serializer.deserialize(payload)
-            if message is None or isinstance(message, BusLocalMessage):
-                raise SerializationError("local messages are not accepted from other processes")
+            message = self._decode(payload)
         except SerializationError as exc:
-            self._set_aside(msg_id, payload, exc, handled)
-            return
-        # A serializer of the application may raise anything; one message must not end the reader.
-        except Exception as exc:
-            self._set_aside(msg_id, payload, SerializationError(f"{type(exc).__name__}: {exc}"), handled)
+            self._counters.undecodable += 1
+            self._teller.undecodable(msg_id, payload, exc, handled, self._flow.aside)
             return
         if self._acknowledge_on_dispatch:
-            self._deliver(message, None)
+            self._flow.deliver(msg_id, message, len(payload), None)
             handled()
         else:
-            self._deliver(message, handled)
+            self._flow.deliver(msg_id, message, len(payload), handled)
 
-    def _set_aside(self, msg_id: int, payload: bytes, error: SerializationError, handled: Callable[[], None]) -> None:
-        """Count and report a message nobody here can read, then let it be acknowledged."""
-        self._counters.undecodable += 1
-        reason = str(error)[:_MAX_LOGGED]
-        level = logging.DEBUG
-        if reason not in self._reported and len(self._reported) < _MAX_REASONS:
-            self._reported.add(reason)
-            level = logging.WARNING
-        logger.log(
-            level,
-            "%s: message %d cannot be decoded and is set aside: %s; it begins %r (the same reason is logged once)",
-            self,
-            msg_id,
-            reason,
-            payload[:_MAX_LOGGED],
-        )
-        if self._on_undecodable is None:
-            handled()
-            return
-        task = asyncio.create_task(self._tell_undecodable(msg_id, payload, error, handled), name="bus_set_aside")
-        self._setting_aside.add(task)
-        task.add_done_callback(self._setting_aside.discard)
-
-    async def _tell_undecodable(
-        self, msg_id: int, payload: bytes, error: SerializationError, handled: Callable[[], None]
-    ) -> None:
+    def _decode(self, payload: bytes) -> BusMessage:
         try:
-            if self._on_undecodable is not None and inspect.isawaitable(
-                result := self._on_undecodable(msg_id, payload, error)
-            ):
-                await result
-        except Exception:  # the application's code, as in dispatch.py
-            self._count_handler_error()
-            logger.exception("%s: on_undecodable failed for message %d", self, msg_id)
-        handled()
+            message = self._serializer.deserialize(payload)
+        except SerializationError:
+            raise
+        # A serializer of the application may raise anything; one message must not end the reader.
+        except Exception as exc:
+            raise SerializationError(f"{type(exc).__name__}: {exc}") from exc
+        if message is None or isinstance(message, BusLocalMessage):
+            raise SerializationError("local messages are not accepted from other processes")
+        return message
+
+    def _decode_again(self, payload: bytes) -> BusMessage | None:
+        try:
+            return self._decode(payload)
+        except SerializationError:
+            return None
 
     def _lost(self, count: int) -> None:
-        if self._on_lost is None:
-            return
-        try:
-            self._on_lost(count)
-        except Exception:  # the application's code, as in dispatch.py
-            self._count_handler_error()
-            logger.exception("%s: on_lost failed", self)
+        self._counters.lost += count
+        self._teller.lost(count)
 
     def _publish_error(self, message: BusMessage, cause: Exception) -> PublishError:
         if isinstance(cause, PublishError):

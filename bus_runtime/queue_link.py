@@ -16,6 +16,7 @@ from collections.abc import Callable
 from bus_runtime.backend import BackendMessage, PgmqBackend
 from bus_runtime.backoff import Backoff, OutageLog
 from bus_runtime.errors import PublishError
+from bus_runtime.flow import Flow
 from bus_runtime.reader import ReaderSettings, Receive
 from bus_runtime.stats import Counters
 
@@ -30,6 +31,7 @@ class QueueLink:
         channel: Name of the channel.
         settings: How to read; the backend waits `max_poll` by itself.
         receive: Takes what arrives.
+        flow: Whether there is room for more. Reading stops while there is none, for a queue cannot be read twice.
         counters: Where to count.
     """
 
@@ -45,12 +47,14 @@ class QueueLink:
         settings: ReaderSettings,
         *,
         receive: Receive,
+        flow: Flow,
         counters: Counters,
     ) -> None:
         self._backend = backend
         self._channel = channel
         self._settings = settings
         self._receive = receive
+        self._flow = flow
         self._counters = counters
         self._queue: str | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -60,6 +64,7 @@ class QueueLink:
         self._unarchived: set[int] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._room = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
@@ -69,6 +74,7 @@ class QueueLink:
     async def start(self) -> None:
         """Join, and begin to read."""
         self._queue = await self._backend.join(self._channel)
+        self._flow.begin(self._room.set)
         self._reading = asyncio.create_task(self._read(self._queue), name="bus_reader")
         self._archiving = asyncio.create_task(self._archive(self._queue), name="bus_archiver")
 
@@ -109,13 +115,16 @@ class QueueLink:
         backoff = Backoff()
         outage = OutageLog(logger, f"reading channel {self._channel!r}")
         while True:
+            while not (room := self._flow.room):
+                self._room.clear()
+                await self._room.wait()
             started = time.monotonic()
             try:
                 messages = await self._backend.read(
                     queue,
                     channel=self._channel,
                     vt=self._settings.visibility_timeout,
-                    qty=self._settings.batch_size,
+                    qty=min(self._settings.batch_size, room),
                     max_poll_seconds=int(self._settings.max_poll),
                     poll_interval_ms=int(self._settings.poll_interval * 1000),
                 )

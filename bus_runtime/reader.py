@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from bus_runtime.acknowledgement import AcknowledgementTracker
 from bus_runtime.backend import LogBackend, LogRecord, Membership, Waker
 from bus_runtime.backoff import Backoff, OutageLog
+from bus_runtime.batch import BatchSize
 from bus_runtime.errors import AccessDeniedError, BackendError, PeerRefusedError
+from bus_runtime.lagging import LogFlow
 from bus_runtime.lookout import Lookout
 from bus_runtime.session import Session
 from bus_runtime.stats import Counters
@@ -32,10 +34,6 @@ logger = logging.getLogger(__name__)
 #: server about a hundred a second. What was handled and not acknowledged is what a killed durable peer gets again.
 _ACKNOWLEDGE_DELAY = (0.05, 1.0)
 _ACKNOWLEDGE_DELAY_PER_PEER = 0.01
-
-#: Bounds of one read, whatever the batch size: it grows while reads come back full.
-_MAX_READ_MESSAGES = 1000
-_MAX_READ_BYTES = 4 * 1024 * 1024
 
 #: A deadline of the server is met by calling this many times within it.
 _CALLS_PER_TIMEOUT = 3
@@ -69,7 +67,10 @@ class LogReader:
         session: Whose place in the log to follow.
         settings: How to read.
         receive: Called for each message, in log order; must not block.
+        flow: Whether there is room for more, and what may be acknowledged.
         on_lost: Called with the number of messages that were trimmed before they could be read.
+        on_redelivered: Called with the id of a message that an earlier process of this peer was handed, before it is
+            delivered again.
         counters: Where to count.
     """
 
@@ -80,14 +81,18 @@ class LogReader:
         settings: ReaderSettings,
         *,
         receive: Receive,
+        flow: LogFlow,
         on_lost: Callable[[int], None],
+        on_redelivered: Callable[[int], None],
         counters: Counters,
     ) -> None:
         self._backend = backend
         self._session = session
         self._settings = settings
         self._receive = receive
+        self._flow = flow
         self._on_lost = on_lost
+        self._on_redelivered = on_redelivered
         self._counters = counters
         self._outage = OutageLog(logger, f"reading channel {session.channel!r}")
         self._backoff = Backoff()
@@ -98,8 +103,9 @@ class LogReader:
         self._called_at = 0.0
         self._waker: Waker | None = None
         self._lookout = Lookout(lambda: self.wake, settings.poll_interval, self._overlooked)
-        self._least = self._limit = min(settings.batch_size, _MAX_READ_MESSAGES)
+        self._batch = BatchSize(settings.batch_size)
         self._begin(session.membership)
+        flow.follow(self._position, self._read_behind, on_room=self._nudge.set, on_handled=self._progressed)
         session.on_renewed = self._nudge.set
 
     @property
@@ -115,7 +121,7 @@ class LogReader:
     @property
     def in_flight(self) -> int:
         """Messages handed over and not yet handled."""
-        return self._tracker.in_flight
+        return self._tracker.in_flight + self._flow.in_flight
 
     @property
     def wake(self) -> str:
@@ -127,6 +133,11 @@ class LogReader:
         self._position = self._acknowledged = membership.position
         # A tracker per membership: what was received under an earlier one completes there, without effect.
         self._tracker = AcknowledgementTracker(membership.position)
+
+    @property
+    def _handled(self) -> int:
+        """Id up to which every subscription of this process has handled everything."""
+        return min(self._tracker.position, self._flow.acknowledgeable)
 
     async def run(self) -> None:
         """Read until `stop` is called.
@@ -143,7 +154,8 @@ class LogReader:
                     refusals = 0
                 if self._waker is None:
                     await self._start_waker()
-                records = await self._call(self._limit)
+                limit = min(self._batch.limit, self._flow.room)
+                records = await self._call(limit)
             except PeerRefusedError:
                 raise
             except AccessDeniedError as exc:
@@ -162,10 +174,11 @@ class LogReader:
                     self._counters.reconnects += 1
                 before = self._position
                 self._hand_over(records)
-                full = len(records) >= self._limit
-                self._lookout.found(before, self._position, everything=not full)
-                self._adapt(records, full=full)
-                if not self._stopping and not full:
+                full = len(records) >= limit
+                self._lookout.found(before, self._position, everything=not full and self._flow.is_open)
+                if limit:
+                    self._batch.adapt(records, full=full)
+                if not self._stopping and not (full and self._flow.is_open):
                     await self._idle(found=self._position > before)
 
     def stop(self) -> None:
@@ -192,7 +205,7 @@ class LogReader:
         if self._acknowledge_timer is not None:
             self._acknowledge_timer.cancel()
             self._acknowledge_timer = None
-        if acknowledge and self._tracker.position > self._acknowledged:
+        if acknowledge and self._handled > self._acknowledged:
             await self._call_quietly()
 
     async def _call(self, limit: int) -> list[LogRecord]:
@@ -200,7 +213,7 @@ class LogReader:
         # Cleared before reading: what arrives during the call sets it again.
         self._nudge.clear()
         self._lookout.reading()
-        handled = self._tracker.position
+        handled = self._handled
         now = self._called_at = time.monotonic()
         acknowledge = None
         if handled > self._acknowledged and (now >= self._acknowledge_at or limit == 0):
@@ -225,10 +238,12 @@ class LogReader:
             logger.debug("channel %r: acknowledging failed: %s", self._session.channel, exc)
 
     def _hand_over(self, records: list[LogRecord]) -> None:
-        """Deliver what was read and not taken meanwhile."""
+        """Deliver what was read and not taken meanwhile, as far as there is room."""
         if self._stopping:
             return
         for record in records:
+            if not self._flow.is_open:
+                return
             if record.msg_id > self._position:
                 self._take(record.msg_id, record.payload)
                 if record.lost:
@@ -245,34 +260,34 @@ class LogReader:
         self._counters.received += 1
         if msg_id <= self._membership.delivered:
             self._counters.redelivered += 1
+            self._on_redelivered(msg_id)
         self._receive(msg_id, payload, self._completion(self._tracker, msg_id))
 
     def _announced(self, up_to: int | None = None) -> None:
         self._lookout.woken(up_to)
-        if up_to is None or up_to > self._position:
+        if self._flow.is_open and (up_to is None or up_to > self._position):
             self._nudge.set()
 
     def _offered(self, first_id: int, payloads: Sequence[bytes | None]) -> None:
         """Messages that came with their announcement: taken if they are the next ones."""
         self._lookout.offered(first_id, first_id + len(payloads) - 1)
         skip = self._position + 1 - first_id
-        if skip >= len(payloads) or self._stopping:
+        if skip >= len(payloads) or self._stopping or not self._flow.is_open:
             return
         if skip < 0:
             self._nudge.set()
             return
         for msg_id, payload in enumerate(payloads[skip:], first_id + skip):
+            # The rest is read when there is room again.
+            if not self._flow.is_open:
+                return
             self._take(msg_id, payload)
 
-    def _adapt(self, records: list[LogRecord], *, full: bool) -> None:
-        """Read more at a time while there is more to read, as far as the size of the messages allows."""
-        if not full:
-            if len(records) < self._limit // 4:
-                self._limit = max(self._least, self._limit // 2)
-            return
-        size = sum(len(record.payload) for record in records if record.payload is not None)
-        most = min(_MAX_READ_MESSAGES, max(1, _MAX_READ_BYTES * len(records) // max(size, 1)))
-        self._limit = max(min(self._limit * 2, most), min(self._least, most))
+    async def _read_behind(self, after: int, limit: int) -> list[LogRecord]:
+        """For a subscription that is behind. Where this peer stands for the server is not concerned."""
+        return await self._backend.read_after(
+            self._session.channel, self._membership.queue, after=after, acknowledge=None, limit=limit
+        )
 
     def _overlooked(self) -> None:
         self._counters.overlooked += 1
@@ -284,14 +299,17 @@ class LogReader:
         def handled() -> None:
             self._counters.handled += 1
             moved = tracker.complete(msg_id)
-            if tracker is not self._tracker:
-                return
-            if self._stopping:
-                self._nudge.set()
-            elif moved:
-                self._acknowledge_soon()
+            if tracker is self._tracker and (moved or self._stopping):
+                self._progressed()
 
         return handled
+
+    def _progressed(self) -> None:
+        """More may be acknowledged, or all is handled that a reader which stops waits for."""
+        if self._stopping:
+            self._nudge.set()
+        else:
+            self._acknowledge_soon()
 
     def _acknowledge_soon(self) -> None:
         if self._acknowledge_timer is None:
@@ -300,7 +318,7 @@ class LogReader:
 
     def _acknowledge_now(self) -> None:
         self._acknowledge_timer = None
-        if self._tracker.position > self._acknowledged:
+        if self._handled > self._acknowledged:
             self._nudge.set()
 
     def _acknowledge_delay(self) -> float:
@@ -321,6 +339,9 @@ class LogReader:
         """Wait until something may have changed, or it is time to look."""
         longest = max(self._settings.max_poll, self._settings.poll_interval)
         longest = min(longest, self._membership.peer_timeout_seconds / _CALLS_PER_TIMEOUT)
+        if not self._flow.is_open:
+            await self._wait(longest)
+            return
         if not await self._wait(self._lookout.delay(longest, found=found)):
             self._lookout.lapsed()
 
@@ -347,6 +368,7 @@ class LogReader:
         before = self._position
         membership = await self._session.renew(self._membership)
         self._begin(membership)
+        self._flow.move(membership.position)
         self._counters.rejoined += 1
         logger.warning(
             "channel %r: the server had dropped this peer (silent for longer than its peer timeout, or its "

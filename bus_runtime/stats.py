@@ -31,7 +31,8 @@ class BusStats:
     Attributes:
         state: `running`; `stopped`; or `refused`: a durable peer whose queue the server no longer accepts
             (see `PeerRefusedError`).
-        wake: How new messages are noticed: `listen` (notified) or `poll`.
+        wake: How new messages are noticed: `doorbell` (announced by their publishers), `listen` (notified by the
+            server) or `poll`.
         published: Messages the backend accepted.
         publish_errors: Messages that were not published, or whose outcome is unknown.
         received: Messages read from the channel, undecodable ones included.
@@ -39,11 +40,17 @@ class BusStats:
         handler_errors: Exceptions raised by subscribers.
         undecodable: Messages set aside because they could not be decoded.
         lost: Messages trimmed from the log before this peer read them (an upper bound).
+        redelivered: Messages received again that an earlier process of this durable peer had not acknowledged.
+        overlooked: Times that messages were found in the log which should have been announced and were not.
         reconnects: Outages of reading that ended.
         rejoined: Times this unnamed peer had been dropped by the server and joined anew.
         position: Id of the last message read; None for backends without a log.
         acknowledged: Id up to which the server knows everything is handled; None as above.
         in_flight: Messages read and not yet handled.
+        queued: Messages that subscribers hold, waiting or under way; one that several hold counts for each.
+        queued_bytes: Bytes of their JSON.
+        lagging: Subscribers that have as many messages as they may hold, and how many messages at most they are behind
+            what this process has read. 0: nobody here is further, and reading waits.
     """
 
     state: BusState
@@ -55,8 +62,13 @@ class BusStats:
     handler_errors: int
     undecodable: int
     lost: int
+    redelivered: int
+    overlooked: int
     reconnects: int
     rejoined: int
     position: int | None
     acknowledged: int | None
     in_flight: int
+    queued: int
+    queued_bytes: int
+    lagging: dict[str, int]

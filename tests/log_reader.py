@@ -1,6 +1,7 @@
 """What tests of reading the log share: a backend that is scripted, a waker by hand, and a reader over both."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from typing import Any
 
 from bus_runtime import JoinOptions, LogRecord, Membership, Waker
 from bus_runtime.backend import Offer, Wake
+from bus_runtime.flow import Limits
+from bus_runtime.lagging import LogFlow
 from bus_runtime.reader import LogReader, ReaderSettings
 from bus_runtime.session import Session
 from bus_runtime.stats import Counters
@@ -84,6 +87,32 @@ class ScriptedBackend(InMemoryBackend):
         return self.wakers[-1]
 
 
+class ScriptedFlow(LogFlow):
+    """Has as much room as the test says; whoever is behind has handled as much as it says."""
+
+    room = sys.maxsize
+    acknowledgeable = sys.maxsize
+
+    def __init__(self) -> None:
+        super().__init__(
+            Limits(),
+            decode=lambda _: None,
+            acknowledge_on_dispatch=False,
+            on_lost=lambda _: None,
+            on_lagging=lambda _, __: None,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        return self.room > 0
+
+    def follow(self, position: int, read: Any, *, on_room: Any, on_handled: Any) -> None:
+        self.begun_at, self.read, self.on_room, self.on_handled = position, read, on_room, on_handled
+
+    def move(self, position: int) -> None:
+        self.begun_at = position
+
+
 class Harness:
     """A reader whose messages are handled when the test says so. `settings` are those of `ReaderSettings`."""
 
@@ -94,8 +123,10 @@ class Harness:
         self.settings = ReaderSettings(**settings)
         self.received: list[int] = []
         self.lost: list[int] = []
+        self.redelivered: list[int] = []
         self.handled: dict[int, Callable[[], None]] = {}
         self.counters = Counters()
+        self.flow = ScriptedFlow()
 
     @property
     def reads(self) -> list[Read]:
@@ -121,7 +152,9 @@ class Harness:
             self.session,
             self.settings,
             receive=self.receive,
+            flow=self.flow,
             on_lost=self.lost.append,
+            on_redelivered=self.redelivered.append,
             counters=self.counters,
         )
         self.task = asyncio.create_task(self.reader.run())

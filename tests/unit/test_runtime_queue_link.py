@@ -184,3 +184,45 @@ async def test_stop_waits_for_handlers_and_their_archiving(queues: Queues) -> No
     await stopping
     assert recorder.numbers == [1, 2]
     assert len(queues.archived) == 2
+
+
+async def test_reading_stops_while_a_subscriber_is_full() -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: BusMessage) -> None:
+        await gate.wait()
+
+    queues = Queues()
+    bus = PgmqBus(backend=queues, channel="orders", max_in_flight=4)
+    slow, quick = Recorder("slow", wait), Recorder("quick")
+    await bus.subscribe(slow)
+    await bus.subscribe(quick)
+    await bus.start()
+    for number in range(30):
+        await bus.publish(note(number))
+    await eventually(lambda: len(quick.messages) >= 4)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    stats = bus.stats()
+    assert (stats.received, stats.queued, stats.lagging) == (4, 4, {})
+    gate.set()
+    await eventually(lambda: slow.numbers == quick.numbers == list(range(30)))
+    await eventually(lambda: len(queues.archived) == 30)
+    await bus.stop()
+
+
+async def test_a_bus_that_waits_for_room_stops() -> None:
+    bus = PgmqBus(backend=Queues(), channel="orders", max_in_flight=1, stop_timeout=0.01)
+    never = asyncio.Event()
+
+    async def wait(_: BusMessage) -> None:
+        await never.wait()
+
+    slow = Recorder("slow", wait)
+    await bus.subscribe(slow)
+    await bus.start()
+    for number in range(3):
+        await bus.publish(note(number))
+    await eventually(lambda: bus.stats().queued == 1)
+    await asyncio.wait_for(bus.stop(), 5)
+    assert bus.stats().state == "stopped"

@@ -8,9 +8,16 @@ import pytest
 from log_reader import HandWaker, Harness, payloads, settle
 from recorder import eventually
 
-from bus_runtime import AccessDeniedError, BackendError, JoinOptions, LogRecord, PeerRefusedError, UnavailableError
+from bus_runtime import (
+    AccessDeniedError,
+    BackendError,
+    JoinOptions,
+    LogRecord,
+    PeerRefusedError,
+    UnavailableError,
+    batch,
+)
 from bus_runtime import lookout as lookout_module
-from bus_runtime import reader as reader_module
 from bus_runtime.session import Session
 from bus_runtime.testing import InMemoryBackend, InMemoryBroker
 
@@ -124,6 +131,7 @@ async def test_what_an_earlier_process_was_given_counts_as_redelivered() -> None
     await second.announce()
     assert second.received == [2, 3, 4, 5]
     assert second.counters.redelivered == 3
+    assert second.redelivered == [2, 3, 4]
     await second.stop()
 
 
@@ -165,7 +173,7 @@ async def test_a_read_that_is_well_used_keeps_its_size(harness: Harness) -> None
 
 
 async def test_large_messages_are_read_in_few_at_a_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "_MAX_READ_BYTES", 1000)
+    monkeypatch.setattr(batch, "_MAX_BYTES", 1000)
     await harness.start()
     await harness.publish(12, b'"' + b"x" * 398 + b'"')
     await harness.publish(2, b'"' + b"x" * 4000 + b'"')
