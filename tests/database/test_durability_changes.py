@@ -102,12 +102,20 @@ async def test_a_channel_may_be_unlogged_from_the_start(shared, make_channel, jo
     assert await change(shared, channel, durability="Unlogged") == []
 
 
-@pytest.mark.parametrize(("durability", "by_hand"), [("Sync", "unlogged"), ("Unlogged", "logged")])
+@pytest.mark.parametrize(
+    ("durability", "by_hand"),
+    [
+        ("Sync", "alter table {log} set unlogged"),
+        ("Sync", "alter sequence {log}_msg_id_seq set unlogged"),
+        ("Unlogged", "alter table {log} set logged"),
+        ("Unlogged", "alter sequence {log}_msg_id_seq set logged"),
+    ],
+)
 async def test_what_was_changed_by_hand_is_put_right(shared, make_channel, join, admin, durability, by_hand):
     channel = await make_channel(durability=durability)
     peer = await join(channel)
     await peer.publish("message")
-    await admin.execute(f"alter table pgmq.q_bus_{peer.joined['token']} set {by_hand}")
+    await admin.execute(by_hand.format(log=f"pgmq.q_bus_{peer.joined['token']}"))
     assert await change(shared, channel, durability=durability) == [actions.SetLogPersistence]
     assert await persistence(shared, channel) == (durability, *(UNLOGGED if durability == "Unlogged" else LOGGED))
     assert payloads(await peer.read()) == ["message"]
