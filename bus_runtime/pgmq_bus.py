@@ -55,7 +55,7 @@ class PgmqBus(WorkerBus):
         application: What this program calls itself in the channel's status; default: the name of its file.
         max_in_flight: Messages that each subscriber may hold, waiting or under way, before reading for it pauses.
         max_in_flight_bytes: Bytes of their JSON that it may hold, likewise.
-        stop_timeout: Seconds that `stop` waits for handlers.
+        stop_timeout: Seconds that `stop` waits for handlers, and again for what is being published.
         join_timeout: Seconds that `start` tries to reach the server.
         publish_timeout: Seconds that `publish` tries again while the server certainly did not take the message.
         on_undecodable: Called with each message that cannot be decoded, before it is acknowledged.
@@ -181,9 +181,9 @@ class PgmqBus(WorkerBus):
         self._link = link
 
     async def stop(self) -> None:
-        """Receive no more, let handlers finish for at most `stop_timeout` seconds, leave the channel.
+        """Receive no more, let handlers finish what was received, send what was accepted by `publish`, leave the channel.
 
-        A durable peer does not leave: it acknowledges what is done and continues there after its next start.
+        The handlers get `stop_timeout` seconds, and so does what waits to be sent. A durable peer does not leave: it acknowledges what is done and continues there after its next start.
         Called by a handler, it does not wait for handlers. Never raises because leaving failed. Returns at once when
         another call is stopping the bus already.
         """

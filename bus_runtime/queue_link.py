@@ -8,6 +8,7 @@ delivered twice in this process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -65,6 +66,9 @@ class QueueLink:
         self._idle = asyncio.Event()
         self._idle.set()
         self._room = asyncio.Event()
+        self._publishing = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     @property
     def in_flight(self) -> int:
@@ -82,7 +86,14 @@ class QueueLink:
         """Send one JSON message to the peers."""
         if self._queue is None:
             raise PublishError(f"channel {self._channel!r} was left")
-        await self._backend.publish(self._channel, self._queue, json.loads(payload))
+        self._publishing += 1
+        self._quiet.clear()
+        try:
+            await self._backend.publish(self._channel, self._queue, json.loads(payload))
+        finally:
+            self._publishing -= 1
+            if not self._publishing:
+                self._quiet.set()
 
     async def drain(self, seconds: float) -> None:
         """Stop reading at once (a long poll may be under way), and wait for the handlers and the archiving."""
@@ -98,10 +109,13 @@ class QueueLink:
             logger.warning("channel %r: stopping with %d messages unhandled", self._channel, self.in_flight)
 
     async def close(self, seconds: float) -> None:
-        """Leave; a backend that hangs is given up after `seconds`."""
+        """Let what is being published out, and leave; a backend that hangs is given up after `seconds` each time."""
         if self._archiving is not None:
             self._archiving.cancel()
             await asyncio.gather(self._archiving, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
         if self._queue is None:
             return
         queue, self._queue = self._queue, None
