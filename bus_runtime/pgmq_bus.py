@@ -181,11 +181,11 @@ class PgmqBus(WorkerBus):
         self._link = link
 
     async def stop(self) -> None:
-        """Receive no more, let handlers finish what was received, send what was accepted by `publish`, leave the channel.
+        """Receive no more, have handled what was received and sent what `publish` accepted, leave the channel.
 
-        The handlers get `stop_timeout` seconds, and so does what waits to be sent. A durable peer does not leave: it acknowledges what is done and continues there after its next start.
-        Called by a handler, it does not wait for handlers. Never raises because leaving failed. Returns at once when
-        another call is stopping the bus already.
+        Handlers get `stop_timeout` seconds, and then as long what waits to be sent. A durable peer does not leave: it
+        acknowledges what is done and continues there after its next start. Called by a handler, this does not wait for
+        handlers. Never raises because leaving failed. Returns at once when another call is stopping the bus already.
         """
         if self._link is None or self._stopping:
             return
