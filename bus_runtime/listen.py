@@ -125,8 +125,8 @@ class Listener:
         connection.add_termination_listener(on_end)
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
-                await connection.add_listener(self.name, self._notified)
                 direct = await is_direct(connection)
+                await connection.add_listener(self.name, self._notified)
             if not direct:
                 await self._echo()
             backoff.reset()

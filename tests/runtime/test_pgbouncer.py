@@ -107,7 +107,7 @@ async def test_messages_are_exchanged_in_one_order(pooler: PgBouncer, make_bus: 
 async def test_doorbells_do_not_care(pooler: PgBouncer, make_bus: Any) -> None:
     recorder = Recorder()
     reader, writer = await make_bus(recorder, max_poll_seconds=60), await make_bus()
-    assert reader.stats().wake == "doorbell"
+    await eventually(lambda: reader.stats().wake == "doorbell")
     for number in range(20):
         await writer.publish(note(number), raise_on_error=True)
         await eventually(lambda expected=number: recorder.numbers == [*range(expected + 1)])

@@ -26,6 +26,7 @@ from bus_runtime import (
     UnavailableError,
     WorkerRegistryEntry,
 )
+from bus_runtime.address import ADDRESS_VARIABLE
 
 
 async def peers(database: Database) -> list[asyncpg.Record]:
@@ -53,7 +54,7 @@ async def settles_to(database: Database, condition: str, count: int) -> bool:
 async def test_two_buses_exchange_messages_in_one_order(make_bus: Any, database: Database) -> None:
     first, second = Recorder("first"), Recorder("second")
     one, two = await make_bus(first), await make_bus(second)
-    await eventually(lambda: one.stats().wake == two.stats().wake == "listen")
+    await eventually(lambda: one.stats().wake == two.stats().wake == "doorbell")
     await asyncio.gather(*(bus.send(note(n)) for n in range(100) for bus in (one, two)))
     await eventually(lambda: len(first.messages) == len(second.messages) == 200)
     assert [m.id for m in first.messages] == [m.id for m in second.messages]
@@ -89,7 +90,7 @@ async def test_a_wake_up_beats_polling_by_far(make_bus: Any) -> None:
     recorder = Recorder()
     reader = await make_bus(recorder, max_poll_seconds=60)
     writer = await make_bus()
-    await eventually(lambda: reader.stats().wake == "listen")
+    await eventually(lambda: reader.stats().wake == "doorbell")
     for number in range(5):
         began = time.monotonic()
         await writer.send(note(number))
@@ -189,24 +190,27 @@ async def test_what_the_server_knows_of_a_peer_and_what_everybody_may_see(
     assert [r["application_name"] for r in names] == [row["runtime"]]
 
 
-async def test_one_connection_at_rest_besides_the_listening_one(make_bus: Any, database: Database) -> None:
+@pytest.mark.parametrize(("address", "wake", "connections"), [("127.0.0.1", "doorbell", 3), ("off", "listen", 4)])
+async def test_few_connections_at_rest(
+    make_bus: Any, database: Database, monkeypatch: pytest.MonkeyPatch, address: str, wake: str, connections: int
+) -> None:
+    monkeypatch.setenv(ADDRESS_VARIABLE, address)
     recorder = Recorder()
     bus = await make_bus(recorder)
-    await eventually(lambda: bus.stats().wake == "listen")
+    await eventually(lambda: bus.stats().wake == wake)
     for number in range(20):
         await bus.send(note(number))
     await eventually(lambda: len(recorder.messages) == 20)
     async with database.session() as connection:
         count = await connection.fetchval("select count(*) from pg_stat_activity where usename like 'bus_login_%'")
-    assert count <= 3
+    assert count <= connections
     await bus.stop()
     assert await settles_to(database, "usename like 'bus_login_%'", 0)
 
 
 async def test_no_snapshot_is_held_while_waiting(make_bus: Any, database: Database) -> None:
     """What would hold vacuum back."""
-    bus = await make_bus(max_poll_seconds=60)
-    await eventually(lambda: bus.stats().wake == "listen")
+    await make_bus(max_poll_seconds=60)
     assert await settles_to(database, "usename like 'bus_login_%' and state <> 'idle'", 0)
 
 
