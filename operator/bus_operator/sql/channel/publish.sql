@@ -6,6 +6,8 @@ create or replace function pgmq_bus_channel.{{publish}}(
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- The first plans are made while the channel has few peers, and kept.
+set enable_seqscan = off
 as $$
 declare
     wanted constant integer := cardinality(p_messages);

@@ -28,8 +28,9 @@ begin
     if p_acknowledge > member.acknowledged or member.last_seen < clock_timestamp() - member.peer_timeout / 10 then
         -- Losing an acknowledgement in a crash only means a redelivery: it never waits for the disk.
         perform pgmq_bus.commit_lazily();
-        -- Not past what was ever published, so that a wrong number does not make the peer deaf.
-        select case when s.is_called then s.last_value else 0 end into head from pgmq.{{sequence}} as s;
+        -- Not past what was ever published, so that a wrong number does not make the peer deaf. (A sequence that is selected
+        -- from is scanned, and a plan with a scan that is off looks so dear that PostgreSQL 17 and older compile it every time.)
+        head := coalesce(pg_sequence_last_value('pgmq.{{sequence}}'), 0);
         update pgmq_bus.peer as p
         -- coalesce: least(null, head) is the head, and a heartbeat acknowledges nothing.
         set acknowledged = greatest(p.acknowledged, least(coalesce(p_acknowledge, 0), head)),

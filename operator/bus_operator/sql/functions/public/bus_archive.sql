@@ -2,6 +2,7 @@
 create or replace function public.bus_archive(p_my_queue text, p_channel text, p_msg_id bigint) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     member pgmq_bus.membership;

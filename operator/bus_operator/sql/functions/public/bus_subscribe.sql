@@ -6,6 +6,7 @@ create or replace function public.bus_subscribe(
 ) returns table (msg_id bigint, message jsonb)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     member pgmq_bus.membership;

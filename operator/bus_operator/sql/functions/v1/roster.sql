@@ -2,6 +2,7 @@
 create or replace function pgmq_bus_v1.roster(p_channel text, p_queue text) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     member pgmq_bus.membership;
