@@ -248,6 +248,7 @@ class PgmqBus(WorkerBus):
             undecodable=counters.undecodable,
             lost=counters.lost,
             redelivered=counters.redelivered,
+            announced=counters.announced,
             overlooked=counters.overlooked,
             reconnects=counters.reconnects,
             rejoined=counters.rejoined,

@@ -277,11 +277,13 @@ class LogReader:
         if skip < 0:
             self._nudge.set()
             return
+        received = self._counters.received
         for msg_id, payload in enumerate(payloads[skip:], first_id + skip):
             # The rest is read when there is room again.
             if not self._flow.is_open:
-                return
+                break
             self._take(msg_id, payload)
+        self._counters.announced += self._counters.received - received
 
     async def _read_behind(self, after: int, limit: int) -> list[LogRecord]:
         """For a subscription that is behind. Where this peer stands for the server is not concerned."""

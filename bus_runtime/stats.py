@@ -21,6 +21,7 @@ class Counters:
     reconnects: int = 0
     rejoined: int = 0
     redelivered: int = 0
+    announced: int = 0
     overlooked: int = 0
 
 
@@ -41,6 +42,7 @@ class BusStats:
         undecodable: Messages set aside because they could not be decoded.
         lost: Messages trimmed from the log before this peer read them (an upper bound).
         redelivered: Messages received again that an earlier process of this durable peer had not acknowledged.
+        announced: Messages that came with their announcement and were not read from the log, of those received.
         overlooked: Times that messages were found in the log which should have been announced and were not.
         reconnects: Outages of reading that ended.
         rejoined: Times this unnamed peer had been dropped by the server and joined anew.
@@ -63,6 +65,7 @@ class BusStats:
     undecodable: int
     lost: int
     redelivered: int
+    announced: int
     overlooked: int
     reconnects: int
     rejoined: int

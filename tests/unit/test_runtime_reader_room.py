@@ -66,6 +66,7 @@ async def test_what_is_announced_meanwhile_stays_in_the_log_and_costs_nothing(ha
     await harness.start()
     await harness.announce(5)
     assert harness.received == [1, 2]
+    assert harness.counters.announced == 2
     reads = len(harness.reads)
     for _ in range(announced):
         await harness.announce()
@@ -75,6 +76,7 @@ async def test_what_is_announced_meanwhile_stays_in_the_log_and_costs_nothing(ha
     assert (harness.received, len(harness.reads)) == ([1, 2], reads)
     allow(harness, 100)
     await eventually(lambda: harness.received == list(range(1, announced + 6)))
+    assert harness.counters.announced == 2
     assert harness.waker.complaints == 0
     await harness.stop()
 
