@@ -118,8 +118,10 @@ class Waking:
 
     def rang(self, first_id: int, count: int, payloads: Sequence[bytes] | None) -> None:
         """The doorbell was rung for these messages."""
+        trusted = self._trust.trusted
         self._trust.rang(first_id, count)
-        self._notice()
+        if self._trust.trusted != trusted:
+            self._notice()
         if payloads is not None and self._offer is not None:
             self._offer(first_id, payloads)
         elif self._wake is not None:
