@@ -10,7 +10,10 @@ from crashes import OPTIONS, losing_the_end, reconnect
 from logs import log_ids, trim_all, trim_state
 from wire import Peer, Row, payloads
 
-from bus_operator import catalog
+from bus_operator import catalog, provision
+from bus_operator.actions import DesiredChannel
+from bus_operator.model import ChannelSpec, Uid
+from bus_operator.plan import HeldCredential
 
 DURABILITIES = ["Sync", "Async", "Unlogged"]
 JUMP = 1_000_000
@@ -248,6 +251,21 @@ async def test_many_publish_at_once_after_a_crash(database, durability, join, co
     assert before + jump <= ids[0] <= before + jump + 100
     joined = await newcomer
     assert joined.joined["position"] in range(ids[0] - 1, ids[-1] + 1)
+
+
+async def test_a_log_that_was_dropped_by_hand_goes_on_where_nobody_is(database, inspect, join, connect):
+    channel = await database.create_channel()
+    peer = await join(channel)
+    ids = await peer.publish(*range(5))
+    await peer.read()  # it keeps to itself how far it is
+    await inspect(lambda admin: admin.execute(f"drop table pgmq.q_bus_{peer.joined['token']}"))
+    spec = ChannelSpec.model_validate({"channel": channel.name})
+    desired = DesiredChannel.from_spec(spec, namespace="test", name="test", uid=Uid(f"uid-{channel.name}"))
+    async with database.session() as session:
+        await provision.provision(session, desired, HeldCredential(channel.username, channel.password))
+    (after,) = await peer.publish("new")
+    assert after > ids[-1]
+    assert await peer.read() == [Row(after, "new")]
 
 
 async def test_a_transaction_that_began_before_another_recovered_is_told_to_try_again(database, join, connect):
