@@ -71,7 +71,10 @@ async def test_what_is_not_archived_is_read_again_after_its_timeout(backend: InM
     await backend.leave(queue, channel="orders")
 
 
-async def test_reading_on_neither_puts_that_off_nor_has_to_end(backend: InMemoryBackend) -> None:
+async def test_reading_on_neither_puts_that_off_nor_has_to_end(
+    backend: InMemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout_module, "FIRST_LOOK", 600.0)
     queue = await backend.join("orders")
     await backend.publish("orders", queue, {"n": 1})
     began = time.monotonic()
@@ -168,6 +171,30 @@ async def test_it_looks_by_itself_and_reports_what_nothing_announced(
     await scripted.leave(queue, channel="orders")
 
 
+async def test_what_is_found_otherwise_is_no_omission(scripted: ScriptedBackend) -> None:
+    queue = await scripted.join("orders")
+    lookout = scripted._cursors[queue].lookout
+    for number in range(3):
+        await scripted.publish("orders", queue, {"n": number})
+    # A backlog, in several reads.
+    for _ in range(3):
+        assert await read(scripted, queue, qty=1)
+        assert lookout._timer is None
+    # Announced while it was being found.
+    for call in (lambda: scripted.wakers[0].offer(4, payloads(1)), lambda: scripted.wakers[0].wake(5)):
+        assert await read(scripted, queue) == []
+        await scripted.publish("orders", queue, {"n": 4})
+        assert await read(scripted, queue)
+        assert lookout._timer is not None
+        call()
+        assert lookout._timer is None
+    assert await read(scripted, queue) == []
+    await scripted.publish("orders", queue, {"n": 5})
+    assert await read(scripted, queue)
+    await scripted.leave(queue, channel="orders")
+    assert lookout._timer is None
+
+
 @pytest.mark.parametrize(("mode", "expected"), [("doorbell", [0.02, 0.04, 0.08]), ("poll", [0.01, 0.02, 0.04])])
 async def test_looks_grow_rarer(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, mode: str, expected: list[float]
@@ -229,6 +256,7 @@ async def test_a_publisher_that_joined_anew_first_is_followed_at_once(
     await scripted.publish("orders", queue, {"n": 1})
     assert await asyncio.wait_for(waiting, 10) == [(1, {"n": 1})]
     assert [waker.closed for waker in scripted.wakers] == [True, False]
+    assert len(scripted.reads) == 2, "nothing was asked in the name of the former peer"
     await scripted.leave(queue, channel="orders")
     assert broker.channel("orders").peers == {}
 

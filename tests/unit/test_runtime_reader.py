@@ -198,6 +198,7 @@ async def test_nothing_is_taken_once_it_stops(harness: Harness) -> None:
     await harness.stop()
     assert harness.waker.closed
     assert harness.reader.wake == "poll"
+    assert len(harness.reads) == 1, "there was nothing to acknowledge"
 
 
 # --- its own looks ---
