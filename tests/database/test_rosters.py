@@ -19,8 +19,8 @@ async def test_the_roster_tells_how_to_reach_the_others(make_channel, join, conn
     roster = await one.fetch_roster()
     assert len(base64.b64decode(roster.pop("key"))) == 32
     assert roster == {
-        "version": 3, "wake": one.joined["wake"], "peers": 2, "foreign": False, "listeners": False,
-        "addresses": [THERE],
+        "version": 3, "wake": one.joined["wake"], "peers": 2, "foreign": False, "watches": True,
+        "listeners": False, "addresses": [THERE],
     }  # fmt: skip
     assert (await two.fetch_roster())["addresses"] == [HERE]
     assert (await two.fetch_roster())["key"] == (await one.fetch_roster())["key"]
@@ -38,6 +38,25 @@ async def test_the_roster_names_no_queue(make_channel, join):
     assert two.joined["wake"] in text  # a search that finds what is there
     assert one.queue not in text
     assert two.queue not in text
+
+
+async def test_the_first_that_can_be_rung_watches_for_the_others(make_channel, join, connect, elapse):
+    channel = await make_channel()
+    await Peer.bus_join(await connect(channel), channel.name)
+    deaf = await join(channel)
+    peers = [await join(channel, address=f"10.0.0.{n}:4000") for n in range(1, 5)]
+
+    async def watchers() -> list[int]:
+        return [n for n, peer in enumerate(peers) if (await peer.fetch_roster())["watches"]]
+
+    assert (await deaf.fetch_roster())["watches"] is False
+    assert await watchers() == [0]
+    await peers.pop(0).leave()
+    assert await watchers() == [0]
+    await peers[0].wake_by(None)
+    assert await watchers() == [1]
+    await elapse(peers[1], "11 minutes")
+    assert await watchers() == [2]
 
 
 async def test_peers_past_their_timeout_are_not_in_it(make_channel, join, elapse, admin):
@@ -124,6 +143,22 @@ async def test_wake_by_changes_the_callers_entry_only(make_channel, join):
     assert await one.wake_by(HERE, listens=None) == version + 1
     roster = await two.fetch_roster()
     assert (roster["addresses"], roster["listeners"]) == ([HERE], False)
+
+
+async def test_who_publishes_and_then_goes_in_one_transaction_waits_for_nobody(make_channel, join, connect):
+    channel = await make_channel()
+    one, two, three = [await join(channel) for _ in range(3)]
+    session = await connect(channel)
+    calls = [(one, lambda: one.wake_by(HERE)), (two, two.leave), (three, lambda: join(channel, three.session))]
+    async with asyncio.timeout(4):
+        for peer, call in calls:
+            async with peer.session.transaction():
+                await peer.publish("x")
+                joining = asyncio.create_task(join(channel, session))
+                await asyncio.sleep(0.1)  # it waits for the publish lock
+                assert not joining.done()
+                await call()
+            await joining
 
 
 async def test_a_takeover_replaces_the_address(make_channel, join):

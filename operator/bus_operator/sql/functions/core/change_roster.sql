@@ -11,18 +11,22 @@ declare
 begin
     -- Hundreds that queue for a row's lock cost each other time by the square of their number: the lock's queue is walked again
     -- and again, above all for deadlocks. So those who come and go look whether it is their turn, and only that one contends
-    -- with the publishers.
-    loop
-        perform from pgmq_bus.channel_gate where channel_id = p_channel_id for update skip locked;
-        exit when found;
-        if clock_timestamp() > give_up then
-            raise lock_not_available using
-                message = 'bus: channel is busy: too many peers come and go, or a session that did keeps its transaction open',
-                hint = 'Try again.';
-        end if;
-        perform pg_sleep(pause * (0.5 + random()));
-        pause := least(pause * 1.5, 0.1);
-    end loop;
+    -- with the publishers. Not where the publish lock is free, or this transaction has it from publishing: then it must not wait
+    -- for somebody who waits for it.
+    perform from pgmq_bus.channel where id = p_channel_id for no key update skip locked;
+    if not found then
+        loop
+            perform from pgmq_bus.channel_gate where channel_id = p_channel_id for update skip locked;
+            exit when found;
+            if clock_timestamp() > give_up then
+                raise lock_not_available using
+                    message = 'bus: channel is busy: too many peers come and go, or a session that did keeps its transaction open',
+                    hint = 'Try again.';
+            end if;
+            perform pg_sleep(pause * (0.5 + random()));
+            pause := least(pause * 1.5, 0.1);
+        end loop;
+    end if;
     perform pgmq_bus.lock_channel(p_channel_id);
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
