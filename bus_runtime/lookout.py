@@ -11,8 +11,10 @@ from collections.abc import Callable
 
 #: Seconds until the first look of a reader that is woken; each one that nothing called for doubles them.
 FIRST_LOOK = 0.25
-#: What a read finds may have been committed this very moment: seconds until its announcement counts as missing.
+#: What a read finds may have been committed this very moment: seconds until its announcement counts as missing. If it
+#: comes all the same, as happens on machines that have too much to do, the next ones are given twice as long.
 GRACE = 0.25
+MAX_GRACE = 2.0
 
 
 class Lookout:
@@ -39,13 +41,14 @@ class Lookout:
         self._wakes = self._wakes_when_reading = self._wakes_known = 0
         self._announced_to = 0
         self._is_up_to_date = self._was_up_to_date = False
-        self._suspects = range(0)
+        self._grace = GRACE
 
     def close(self) -> None:
         """Accuse nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._suspects = range(0)
 
     def woken(self, up_to: int | None = None) -> None:
         """Somebody else said that there are messages up to that id, or that there may be some."""
@@ -53,13 +56,15 @@ class Lookout:
             self._wakes += 1
             self.close()
         else:
-            # From which id on is not known, so all before it count.
-            self.offered(min(up_to, self._suspects.start), up_to)
+            # From which id on is not known: in doubt it is what is waited for.
+            self.offered(up_to if self._timer is None else min(up_to, self._suspects.start), up_to)
 
     def offered(self, first_id: int, last_id: int) -> None:
         """These messages were announced. Those that this process published are as well: they say nothing of others."""
         self._announced_to = max(self._announced_to, last_id)
         if first_id < self._suspects.stop and last_id >= self._suspects.start:
+            if self._timer is None:
+                self._grace = min(self._grace * 2, MAX_GRACE)
             self.close()
 
     def reading(self) -> None:
@@ -91,7 +96,7 @@ class Lookout:
     def _suspect(self, first_id: int, last_id: int) -> None:
         if self._timer is None and self._mode() != "poll":
             self._suspects = range(first_id, last_id + 1)
-            self._timer = asyncio.get_running_loop().call_later(GRACE, self._judge)
+            self._timer = asyncio.get_running_loop().call_later(self._grace, self._judge)
 
     def _judge(self) -> None:
         self._timer = None

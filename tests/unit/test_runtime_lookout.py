@@ -35,6 +35,7 @@ class Looking:
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> Looking:
     monkeypatch.setattr(module, "GRACE", 0.01)
+    monkeypatch.setattr(module, "MAX_GRACE", 0.05)
     return Looking()
 
 
@@ -114,6 +115,26 @@ async def test_announcements_of_other_messages_are_not(looking: Looking, announc
     looking.read(4, 7)
     announce(looking.lookout)
     await eventually(lambda: looking.complaints == 1)
+
+
+@pytest.mark.parametrize("announce", [lambda lookout: lookout.offered(5, 5), lambda lookout: lookout.woken(5)])
+async def test_where_announcements_are_late_they_are_waited_for(
+    looking: Looking, announce: Callable[[Lookout], None]
+) -> None:
+    for read in range(10):
+        looking.lookout.close()
+        looking.read(4, 4)
+        looking.read(4, 5)
+        await eventually(lambda read=read: looking.complaints > read)
+        assert looking.lookout._grace == min(0.01 * 2**read, 0.05)
+        announce(looking.lookout)
+        # Once only, and not for what has nothing to do with it.
+        announce(looking.lookout)
+        looking.lookout.offered(6, 9)
+        looking.lookout.woken(9)
+        looking.lookout._announced_to = 0
+    looking.lookout.begin()
+    assert looking.lookout._grace == 0.01
 
 
 async def test_announcements_before_and_during_the_read_count(looking: Looking) -> None:
