@@ -38,6 +38,7 @@ class Roster:
         peers: How many there are, this one included.
         foreign: Whether there are peers that speak the reference client's protocol, whose messages are announced by
             NOTIFY only.
+        watches: Whether this peer is the one that listens for those messages and rings the others for them.
         listeners: Whether there are peers that wait to be notified.
         addresses: The doorbells of the others.
     """
@@ -47,6 +48,7 @@ class Roster:
     wake: str = field(repr=False)
     peers: int
     foreign: bool
+    watches: bool
     listeners: bool
     addresses: tuple[str, ...]
 

@@ -55,6 +55,7 @@ class LogPeer:
         self._announcer: Announcer | None = None
         self._waking: Waking | None = None
         self._roster_version = 0
+        self._announced_to = 0
 
     async def join(self, options: JoinOptions) -> Membership:
         """Become a peer.
@@ -80,6 +81,7 @@ class LogPeer:
         self._publish = _PUBLISH.format(token)
         self._read = _READ.format(token)
         self._self_delivery = joined["self_delivery"]
+        self._announced_to = joined["position"]
         self._waking = Waking(
             self._doorbell,
             self._database,
@@ -106,6 +108,7 @@ class LogPeer:
         ids: list[int] = rows[0]["ids"]
         # Under the publish lock nobody else is given an id, except where somebody uses the queue behind our back.
         if ids[-1] - ids[0] == len(ids) - 1 and self._announcer is not None and self._waking is not None:
+            self._announced_to = max(self._announced_to, ids[-1])
             self._announcer.announce(ids[0], payloads, rows[0]["roster"])
             self._waking.published(ids[0], payloads if self._self_delivery else [None] * len(payloads))
         return ids
@@ -120,7 +123,20 @@ class LogPeer:
                     self._announcer.learn(roster)
             else:
                 records.append(LogRecord(msg_id, None if message is None else message.encode(), lost or 0))
+        self._relay(records)
         return records
+
+    def _relay(self, records: Sequence[LogRecord]) -> None:
+        """Ring the others for what was found in the log and nobody rang for, if that falls to this peer."""
+        if self._waking is None or self._doorbell is None or not self._waking.relays:
+            return
+        unannounced = [record for record in records if record.msg_id > self._announced_to]
+        if unannounced:
+            first, last = unannounced[0].msg_id, unannounced[-1].msg_id
+            payloads = [record.payload for record in unannounced if record.payload is not None]
+            whole = len(payloads) == last - first + 1
+            self._doorbell.ring(first, last - first + 1, payloads if whole else None)
+            self._announced_to = last
 
     def waker(self) -> Waker:
         """What wakes the reader of this membership."""
@@ -138,6 +154,7 @@ class LogPeer:
             self._doorbell.close()
 
     def _rang(self, first_id: int, count: int, payloads: Sequence[bytes] | None) -> None:
+        self._announced_to = max(self._announced_to, first_id + count - 1)
         if self._waking is not None:
             self._waking.rang(first_id, count, payloads)
 
@@ -151,7 +168,7 @@ class LogPeer:
     def _apply(self, roster: Roster) -> None:
         self._roster_version = roster.version
         if self._waking is not None:
-            self._waking.update(wake=roster.wake, foreign=roster.foreign, peers=roster.peers)
+            self._waking.update(wake=roster.wake, foreign=roster.foreign, watches=roster.watches, peers=roster.peers)
 
     async def _fetch_roster(self) -> Roster:
         rows = await self._database.fetch(_ROSTER, self._channel, self._queue)
@@ -162,6 +179,7 @@ class LogPeer:
             wake=told["wake"],
             peers=told["peers"],
             foreign=told["foreign"],
+            watches=told["watches"],
             listeners=told["listeners"],
             addresses=tuple(told["addresses"]),
         )

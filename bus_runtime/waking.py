@@ -1,9 +1,9 @@
 """How one membership learns of new messages: by doorbell, by LISTEN, or by polling, as the circumstances allow.
 
 Doorbells come first, where there is one. When they prove not to arrive, the server is told to have this peer notified
-as well, until they have proven the contrary. Peers that speak the reference client's protocol ring nobody: while there
-are any on the channel, their notifications are listened for besides. Whatever of this does not work, the reader's own
-looking at the log makes up for.
+as well, until they have proven the contrary. Peers that speak the reference client's protocol ring nobody: one peer of
+the channel, which the server chooses, listens for their notifications besides, and rings the others. Whatever of this
+does not work, the reader's own looking at the log makes up for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which a way of waking must have lasted to be worth a line in the log: beginning to listen takes a moment.
 _SETTLING = 1.0
+
+#: Seconds for which a notification means that there may be peers that ring nobody: the roster tells, but later.
+_RELAYING = 5.0
 
 
 class PollWaker:
@@ -74,7 +77,9 @@ class Waking:
         self._wake_by = wake_by
         self._subject = subject
         self._trust = DoorbellTrust(doorbell is not None, clock)
-        self._foreign = False
+        self._watches = self._foreign = False
+        self._clock = clock
+        self._notified_at = -_RELAYING
         self._audience = 1
         self._listener: Listener | None = None
         self._told = False
@@ -89,7 +94,7 @@ class Waking:
     def mode(self) -> str:
         """`doorbell`, `listen`, or `poll` where neither tells of every message."""
         listening = self._listener is not None and self._listener.listening
-        if self._trust.trusted and (listening or not self._foreign):
+        if self._trust.trusted and (listening or not (self._watches and self._foreign)):
             return "doorbell"
         return "listen" if listening else "poll"
 
@@ -132,6 +137,10 @@ class Waking:
         if self._wake is not None:
             self._wake()
 
+    def _notified(self) -> None:
+        self._notified_at = self._clock()
+        self.knocked()
+
     def published(self, first_id: int, payloads: Sequence[bytes | None]) -> None:
         """This process published these messages; None for what is not delivered to itself."""
         self._trust.published(first_id, len(payloads))
@@ -147,11 +156,17 @@ class Waking:
             self._listener.suspect()
         self._notice()
 
-    def update(self, *, wake: str, foreign: bool, peers: int) -> None:
-        """What the roster says: the name to LISTEN to, whether some peers ring nobody, and how many peers there are."""
+    def update(self, *, wake: str, foreign: bool, watches: bool, peers: int) -> None:
+        """What the roster says: the name to LISTEN to, whether some peers ring nobody, whether it falls to this one to
+        listen for those, and how many peers there are."""
         self._audience = max(1, peers)
-        self._name, self._foreign = wake, foreign
+        self._name, self._watches, self._foreign = wake, watches, foreign
         self._notice()
+
+    @property
+    def relays(self) -> bool:
+        """Whether to ring the others for messages that this peer finds in the log and nobody rang for."""
+        return self._watches and (self._foreign or self._clock() - self._notified_at < _RELAYING)
 
     def _notice(self) -> None:
         """Something may have changed."""
@@ -177,7 +192,7 @@ class Waking:
     @property
     def _listens(self) -> bool:
         """Whether to listen."""
-        return (self._foreign or not self._trust.trusted) and self._database.spares_a_connection
+        return (self._watches or not self._trust.trusted) and self._database.spares_a_connection
 
     @property
     def _renamed(self) -> bool:
@@ -203,7 +218,7 @@ class Waking:
                     self._database.connection,
                     self._name,
                     notify=self._notify,
-                    wake=self.knocked,
+                    wake=self._notified,
                     on_change=self._notice,
                 )
                 self._listener.start()

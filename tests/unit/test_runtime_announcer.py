@@ -38,6 +38,7 @@ def roster(version: int, *addresses: str, **changes: Any) -> Roster:
         "wake": "w",
         "peers": len(addresses) + 1,
         "foreign": False,
+        "watches": False,
         "listeners": False,
         "addresses": addresses,
     }

@@ -110,8 +110,8 @@ class Scene:
             self.now += 1
             self.waking.rang(msg_id, 1, None)
 
-    def update(self, *, wake: str = "name-1", foreign: bool = False, peers: int = 2) -> None:
-        self.waking.update(wake=wake, foreign=foreign, peers=peers)
+    def update(self, *, wake: str = "name-1", foreign: bool = False, watches: bool = False, peers: int = 2) -> None:
+        self.waking.update(wake=wake, foreign=foreign, watches=watches, peers=peers)
 
 
 @pytest.fixture
@@ -213,26 +213,43 @@ async def test_a_lost_connection_is_no_news_for_the_server(scene: Scene) -> None
     assert len(scene.told) == 1
 
 
-async def test_foreign_peers_are_listened_for_besides(scene: Scene) -> None:
+async def test_who_watches_listens_besides(scene: Scene) -> None:
     await scene.start()
-    scene.update(foreign=True)
+    scene.update(watches=True, foreign=True)
     assert scene.waking.mode == "poll", "not yet"
     await eventually(lambda: scene.waking.mode == "doorbell")
     assert scene.listening
-    scene.update(foreign=False)
+    scene.update(foreign=True)
     await eventually(lambda: scene.listeners[0].closed)
     assert scene.waking.mode == "doorbell"
     assert scene.told == []
 
 
-async def test_foreign_peers_that_cannot_be_listened_for_are_polled_for(scene: Scene) -> None:
+async def test_who_cannot_listen_polls_while_somebody_rings_nobody(scene: Scene) -> None:
     scene.spares_a_connection = False
     await scene.start()
-    scene.update(foreign=True)
+    scene.update(watches=True)
+    assert scene.waking.mode == "doorbell"
+    scene.update(watches=True, foreign=True)
     assert scene.waking.mode == "poll"
     scene.waking.overlooked()
-    scene.update(foreign=False)
+    scene.update(watches=True)
     assert scene.waking.mode == "doorbell", "it was not the doorbells' fault"
+
+
+async def test_who_watches_relays_while_somebody_may_ring_nobody(scene: Scene) -> None:
+    await scene.start()
+    scene.update(foreign=True)
+    assert not scene.waking.relays, "another one does"
+    scene.update(watches=True, foreign=True)
+    assert scene.waking.relays
+    scene.update(watches=True)
+    assert not scene.waking.relays
+    await eventually(lambda: scene.listening)
+    scene.listeners[0].wake()
+    assert scene.waking.relays, "the roster will tell who notified"
+    scene.now += 5
+    assert not scene.waking.relays
 
 
 async def test_a_new_name_is_listened_to(scene: Scene) -> None:

@@ -59,6 +59,10 @@ begin
         where p.queue = peer.queue
         returning p.* into peer;
     end if;
+    if p_foreign then
+        -- From now on somebody has to listen for what it publishes: see pgmq_bus_v1.roster.
+        perform pg_notify(target.wake, '');
+    end if;
     return jsonb_build_object(
         'queue', peer.queue,
         'token', replace(target.queue, 'bus_', ''),

@@ -1,4 +1,5 @@
--- How to reach the other live peers of the channel, and what to encrypt with.
+-- How to reach the other live peers of the channel, and what to encrypt with. One of those that can be rung watches: it listens
+-- for what the reference client's peers publish, who ring nobody, and rings the others for it.
 create or replace function pgmq_bus_v1.roster(p_channel text, p_queue text) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -18,6 +19,9 @@ begin
             'wake', c.wake,
             'peers', count(p.id),
             'foreign', coalesce(bool_or(p.is_foreign), false),
+            'watches', coalesce(
+                (array_agg(p.queue order by p.id) filter (where p.address is not null and not p.is_foreign))[1] = p_queue, false
+            ),
             'listeners', coalesce(bool_or(p.listens), false),
             'addresses', coalesce(jsonb_agg(p.address) filter (where p.queue <> p_queue and p.address is not null), '[]')
         )
