@@ -139,3 +139,21 @@ async def test_an_acknowledgement_that_meets_a_takeover_is_the_earlier_holders_l
     await transaction.commit()
     await late  # it began as a member
     assert payloads(await second.read()) == ["a", "b"]
+
+
+async def test_who_waits_for_the_publish_lock_must_still_be_a_peer_when_it_is_free(make_channel, join, admin):
+    channel = await make_channel()
+    holder, leaver, former = await join(channel), await join(channel), await join(channel, peer="worker")
+    async with holder.session.transaction():
+        await holder.publish("held")
+        publishing = [asyncio.create_task(peer.publish("late")) for peer in (leaver, former)]
+        done, _ = await asyncio.wait(publishing, timeout=0.2)
+        assert not done
+        # As a leave and a takeover do it, which would wait for the lock themselves.
+        await admin.execute("delete from pgmq_bus.peer where queue = $1", leaver.queue)
+        await admin.execute(
+            "update pgmq_bus.peer set queue = 'new-' || id, former_queue = queue where queue = $1", former.queue
+        )
+    results = await asyncio.gather(*publishing, return_exceptions=True)
+    assert [error.sqlstate for error in results] == ["42501", "BUS01"]
+    assert payloads(await holder.read()) == ["held"]
