@@ -124,9 +124,9 @@ async def test_where_announcements_are_late_they_are_waited_for(
 ) -> None:
     waited = []
     for read in range(5):
+        began = time.monotonic()
         looking.read(4, 4)
         looking.read(4, 5)
-        began = time.monotonic()
         await eventually(lambda read=read: looking.complaints > read)
         waited.append(time.monotonic() - began)
         assert looking.lookout._grace == min(0.01 * 2**read, 0.05)
@@ -137,7 +137,7 @@ async def test_where_announcements_are_late_they_are_waited_for(
         announce(looking.lookout)
         announce(looking.lookout)
         looking.lookout._announced_to = 0
-    assert waited[4] >= 0.05
+    assert waited[4] >= 0.05 * 0.99
     looking.lookout.begin()
     assert looking.lookout._grace == 0.01
 
