@@ -89,3 +89,20 @@ def join(connect: Connect) -> Callable[..., Awaitable[Peer]]:
         return await Peer.join(session or await connect(channel), channel.name, **options)
 
     return join_channel
+
+
+@pytest.fixture
+def waits(admin: asyncpg.Connection) -> Callable[..., Awaitable[None]]:
+    """Returns when a session waits for another's lock, or sleeps in the server, which a long poll does."""
+
+    async def until(session: asyncpg.Connection, *, asleep: bool = False) -> None:
+        query = (
+            "select wait_event = 'PgSleep' from pg_stat_activity where pid = $1"
+            if asleep
+            else "select cardinality(pg_blocking_pids($1)) > 0"
+        )
+        async with asyncio.timeout(10):
+            while not await admin.fetchval(query, session.get_server_pid()):
+                await asyncio.sleep(0.01)
+
+    return until

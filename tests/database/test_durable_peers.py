@@ -107,7 +107,7 @@ async def test_of_many_that_join_at_once_the_last_stays(make_channel, join, conn
 
 
 async def test_a_takeover_does_not_stop_publishers_while_the_earlier_holder_keeps_a_transaction_open(
-    make_channel, join, connect
+    make_channel, join, connect, waits
 ):
     channel = await make_channel()
     first, other = await join(channel, peer="worker"), await join(channel)
@@ -116,7 +116,7 @@ async def test_a_takeover_does_not_stop_publishers_while_the_earlier_holder_keep
     async with first.session.transaction():
         await first.read(acknowledge=1)
         takeover = asyncio.create_task(join(channel, session, peer="worker"))
-        await asyncio.sleep(0.1)  # it waits for the earlier holder
+        await waits(session)
         async with asyncio.timeout(3):
             assert await other.publish("goes on")
             assert await first.publish("so does the holder")
@@ -125,7 +125,7 @@ async def test_a_takeover_does_not_stop_publishers_while_the_earlier_holder_keep
     assert payloads(await second.read()) == ["goes on", "so does the holder"]
 
 
-async def test_an_acknowledgement_that_meets_a_takeover_is_the_earlier_holders_last(make_channel, join, connect):
+async def test_an_acknowledgement_that_meets_a_takeover_is_the_earlier_holders_last(make_channel, join, connect, waits):
     channel = await make_channel()
     first = await join(channel, peer="worker")
     ids = await first.publish("a", "b")
@@ -134,21 +134,20 @@ async def test_an_acknowledgement_that_meets_a_takeover_is_the_earlier_holders_l
     await transaction.start()
     second = await join(channel, session, peer="worker")
     late = asyncio.create_task(first.read(acknowledge=ids[1], limit=0))
-    done, _ = await asyncio.wait([late], timeout=0.2)
-    assert not done
+    await waits(first.session)
     await transaction.commit()
     await late  # it began as a member
     assert payloads(await second.read()) == ["a", "b"]
 
 
-async def test_who_waits_for_the_publish_lock_must_still_be_a_peer_when_it_is_free(make_channel, join, admin):
+async def test_who_waits_for_the_publish_lock_must_still_be_a_peer_when_it_is_free(make_channel, join, admin, waits):
     channel = await make_channel()
     holder, leaver, former = await join(channel), await join(channel), await join(channel, peer="worker")
     async with holder.session.transaction():
         await holder.publish("held")
         publishing = [asyncio.create_task(peer.publish("late")) for peer in (leaver, former)]
-        done, _ = await asyncio.wait(publishing, timeout=0.2)
-        assert not done
+        await waits(leaver.session)
+        await waits(former.session)
         # As a leave and a takeover do it, which would wait for the lock themselves.
         await admin.execute("delete from pgmq_bus.peer where queue = $1", leaver.queue)
         await admin.execute(

@@ -124,14 +124,14 @@ async def test_after_a_foreign_publish_that_flushes_its_next_poll_notifies(make_
     assert await listener.heard() == []
 
 
-async def test_a_poll_that_is_waiting_notifies_at_once(make_channel, join, connect, listen):
+async def test_a_poll_that_is_waiting_notifies_at_once(make_channel, join, connect, listen, waits):
     """As pipecat's client does it: one session publishes, another is polling all the while."""
     channel = await make_channel(selfDelivery=False)
     foreign = await Peer.bus_join(await connect(channel), channel.name)
     polling = Peer(await connect(channel), channel.name, foreign.queue)
     listener = await listen(channel, (await join(channel)).joined["wake"])
     poll = asyncio.create_task(polling.bus_subscribe(seconds=30))
-    await asyncio.sleep(0.1)
+    await waits(polling.session, asleep=True)
     started = time.monotonic()
     await foreign.bus_publish("mine")
     assert await poll == []  # it is left out, and yet ends the poll: the notification goes out with the commit

@@ -112,8 +112,8 @@ async def test_the_registry_belongs_to_the_owner_role_alone(admin):
         " where n.nspname = 'pgmq_bus' and c.relkind in ('r', 'v', 'S')"
     )
     assert {r["relname"] for r in rows} == {
-        "channel", "channel_alive", "channel_id_seq", "channel_state", "installation", "login", "membership", "peer",
-        "peer_id_seq",
+        "channel", "channel_alive", "channel_gate", "channel_id_seq", "channel_state", "installation", "login",
+        "membership", "peer", "peer_id_seq",
     }  # fmt: skip
     for row in rows:
         assert row["owner"] == "pgmq_bus_owner"

@@ -145,7 +145,7 @@ async def test_wake_by_changes_the_callers_entry_only(make_channel, join):
     assert (roster["addresses"], roster["listeners"]) == ([HERE], False)
 
 
-async def test_who_publishes_and_then_goes_in_one_transaction_waits_for_nobody(make_channel, join, connect):
+async def test_who_publishes_and_then_goes_in_one_transaction_waits_for_nobody(make_channel, join, connect, waits):
     channel = await make_channel()
     one, two, three = [await join(channel) for _ in range(3)]
     session = await connect(channel)
@@ -155,8 +155,7 @@ async def test_who_publishes_and_then_goes_in_one_transaction_waits_for_nobody(m
             async with peer.session.transaction():
                 await peer.publish("x")
                 joining = asyncio.create_task(join(channel, session))
-                await asyncio.sleep(0.1)  # it waits for the publish lock
-                assert not joining.done()
+                await waits(session)
                 await call()
             await joining
 
