@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ logger = logging.getLogger(__name__)
 #: looks ten times a second.
 _REFRESH_INTERVAL = 0.1
 _REFRESH_INTERVAL_PER_PEER = 0.001
+
+#: Who does not publish need not know at once who came or went. Seconds until it looks, at random up to twice as long:
+#: all peers of a channel together look about a hundred times a second while peers come and go.
+_LEISURE_PER_PEER = 0.01
+_MAX_LEISURE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ class Announcer:
         self._on_roster = on_roster
         self._roster: Roster | None = None
         self._known_version = 0
+        self._peers = 1
+        self._later: asyncio.TimerHandle | None = None
         self._missed: tuple[int, int] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._refresh_at = 0.0
@@ -84,10 +92,12 @@ class Announcer:
         self._notify_again = False
         self._closed = False
 
-    @property
-    def peers(self) -> int:
-        """How many peers the channel has, as far as is known; at least this one."""
-        return 1 if self._roster is None else max(1, self._roster.peers)
+    def begin(self, key: bytes, peers: int) -> None:
+        """What joining told: the channel's key and how many peers there are. The rest is looked at with leisure."""
+        self._peers = peers
+        if self._doorbell is not None:
+            self._doorbell.set_roster(key, ())
+        self._look_later()
 
     def announce(self, first_id: int, payloads: Sequence[bytes], version: int) -> None:
         """These messages are committed, with ids from `first_id` on; `version` is the roster's at that moment."""
@@ -98,28 +108,40 @@ class Announcer:
             # Whoever is new in it is told once it is here.
             first = first_id if self._missed is None else self._missed[0]
             self._missed = first, first_id + len(payloads) - 1
-            self.learn(version)
+            self._known_version = max(self._known_version, version)
+            self.refresh()
         elif roster.listeners:
             self._notify_soon()
 
     def learn(self, version: int) -> None:
-        """The server's roster is at this version."""
+        """The server's roster is at this version, which changes nothing for the messages of this peer."""
         self._known_version = max(self._known_version, version)
         if self._roster is None or self._roster.version < self._known_version:
-            self.refresh()
+            self._look_later()
 
     def refresh(self) -> None:
         """Look at the roster, as soon as the last look is long enough ago."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._refreshing is None and not self._closed:
             self._refreshing = self._spawn(self._refresh(), "bus_roster")
 
     async def close(self) -> None:
         """Announce no more; what is under way is given up."""
         self._closed = True
+        if self._later is not None:
+            self._later.cancel()
         tasks = [task for task in (self._refreshing, self._notifying) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _look_later(self) -> None:
+        if self._later is None and self._refreshing is None and not self._closed:
+            leisure = min(_MAX_LEISURE, self._peers * _LEISURE_PER_PEER)
+            delay = leisure * random.uniform(0.0, 2.0)  # noqa: S311 - spreads load, hides nothing
+            self._later = asyncio.get_running_loop().call_later(delay, self.refresh)
 
     async def _refresh(self) -> None:
         try:
@@ -138,13 +160,16 @@ class Announcer:
                 interval = min(_REFRESH_INTERVAL, roster.peers * _REFRESH_INTERVAL_PER_PEER)
                 self._refresh_at = time.monotonic() + interval
                 self._apply(roster)
-                if self._known_version <= roster.version:
+                if self._missed is None:
                     return
         finally:
             self._refreshing = None
+            if self._roster is not None and self._roster.version < self._known_version:
+                self._look_later()
 
     def _apply(self, roster: Roster) -> None:
         self._roster = roster
+        self._peers = max(1, roster.peers)
         self._known_version = max(self._known_version, roster.version)
         if self._doorbell is not None:
             self._doorbell.set_roster(roster.key, roster.addresses)

@@ -24,7 +24,14 @@ from bus_runtime.waking import Waking
 _JOIN = "select pgmq_bus_v1.join_channel($1::text, $2::text::jsonb)::text as joined"
 _ROSTER = "select pgmq_bus_v1.roster($1::text, $2::text)::text as roster"
 #: With the channel's token, which is checked to be one.
-_PUBLISH = "select ids, roster from pgmq_bus_channel.publish_{}($1::text, $2::text[])"
+#: Without an array in the answer: for its type the driver asks the server in each new session, which takes some 20 ms.
+_PUBLISH = """
+select
+    ids[1] as first_id,
+    case when ids[cardinality(ids)] - ids[1] >= cardinality(ids) then to_json(ids)::text end as scattered,
+    roster
+from pgmq_bus_channel.publish_{}($1::text, $2::text[])
+"""
 _READ = """
 select msg_id, message, lost, roster
 from pgmq_bus_channel.read_{}($1::text, $2::bigint, $3::bigint, $4::integer, $5::bigint)
@@ -91,7 +98,8 @@ class LogPeer:
             subject=f"channel {self._channel!r}",
         )
         self._announcer = Announcer(self._fetch_roster, self._notify, self._doorbell, self._apply)
-        self._announcer.refresh()
+        self._announcer.begin(base64.b64decode(joined["key"]), joined["peers"])
+        self._waking.update(wake=joined["wake"], foreign=False, watches=False, peers=joined["peers"])
         return Membership(
             queue=self._queue,
             position=joined["position"],
@@ -105,13 +113,17 @@ class LogPeer:
     async def publish(self, payloads: Sequence[bytes]) -> list[int]:
         """Append to the log in one transaction, and announce it; the ids."""
         rows = await self._database.fetch(self._publish, self._queue, [payload.decode() for payload in payloads])
-        ids: list[int] = rows[0]["ids"]
-        # Under the publish lock nobody else is given an id, except where somebody uses the queue behind our back.
-        if ids[-1] - ids[0] == len(ids) - 1 and self._announcer is not None and self._waking is not None:
-            self._announced_to = max(self._announced_to, ids[-1])
-            self._announcer.announce(ids[0], payloads, rows[0]["roster"])
-            self._waking.published(ids[0], payloads if self._self_delivery else [None] * len(payloads))
-        return ids
+        first_id, scattered, roster = rows[0]
+        if scattered is not None:
+            # Somebody who uses the queue behind our back was given ids in between: readers find them all in the log.
+            ids: list[int] = orjson.loads(scattered)
+            return ids
+        count = len(payloads)
+        if self._announcer is not None and self._waking is not None:
+            self._announced_to = max(self._announced_to, first_id + count - 1)
+            self._announcer.announce(first_id, payloads, roster)
+            self._waking.published(first_id, payloads if self._self_delivery else [None] * count)
+        return list(range(first_id, first_id + count))
 
     async def read(self, after: int, acknowledge: int | None, limit: int) -> list[LogRecord]:
         """Up to `limit` records after `after`; acknowledges in the same round trip."""

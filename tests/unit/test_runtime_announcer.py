@@ -228,14 +228,26 @@ async def test_looks_at_a_small_roster_may_follow_each_other(scene: Scene, monke
 
 
 async def test_each_roster_is_told(scene: Scene) -> None:
-    assert scene.announcer.peers == 1
     scene.roster = roster(1, peers=0)
     await scene.know()
-    assert scene.announcer.peers == 1
     scene.roster = roster(2, "b:1", peers=17)
     scene.announcer.learn(2)
     await eventually(lambda: len(scene.rosters) == 2)
-    assert scene.announcer.peers == 17
+
+
+async def test_what_joining_told_is_used_at_once_and_the_rest_is_looked_at_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_LEISURE", 3600.0)
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: high)
+    scene.announcer.begin(KEY, 1_000_000)
+    assert scene.doorbell is not None
+    assert scene.doorbell.addresses == ()
+    scene.announcer.learn(7)
+    await asyncio.sleep(0)
+    assert scene.looks == [], "nothing depends on it yet"
+    scene.announce(1)
+    await eventually(lambda: len(scene.looks) == 1)
 
 
 async def test_without_a_doorbell_the_others_are_notified_all_the_same() -> None:

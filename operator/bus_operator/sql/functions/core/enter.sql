@@ -8,6 +8,7 @@ declare
     target pgmq_bus.channel;
     peer pgmq_bus.peer;
     resumed boolean;
+    peers integer;
 begin
     select * into target from pgmq_bus.channel
     where name = p_channel and pg_has_role(session_user, to_regrole(role::text), 'MEMBER');
@@ -44,11 +45,10 @@ begin
         -- After a crash the head of the log is not known but by this: see publish.
         perform pgmq_bus.recover(target.id);
     end if;
+    select count(*) into peers from pgmq_bus.peer as p
+    where p.channel_id = target.id and p.last_seen > clock_timestamp() - target.peer_timeout;
     if not resumed then
-        if target.max_peers < (
-            select count(*) from pgmq_bus.peer as p
-            where p.channel_id = target.id and p.last_seen > clock_timestamp() - target.peer_timeout
-        ) then
+        if target.max_peers < peers then
             raise program_limit_exceeded using
                 message = format('bus: channel has its maximum of %s peers', target.max_peers),
                 hint = 'Stop a peer, or raise limits.maxPeers of the BusChannel.';
@@ -69,6 +69,8 @@ begin
         'position', peer.acknowledged,
         'delivered', peer.delivered,
         'wake', target.wake,
+        'key', encode(target.doorbell_key, 'base64'),
+        'peers', peers,
         'durability', target.durability,
         'self_delivery', target.self_delivery,
         'max_message_bytes', target.max_message_bytes,
