@@ -214,7 +214,7 @@ async def test_looks_are_some_time_apart(scene: Scene, monkeypatch: pytest.Monke
     await scene.know()
     for version in range(2, 5):
         scene.roster = roster(version, "a:1", peers=10**9)
-        scene.announcer.learn(version)
+        scene.announce(version, version=version)
         await eventually(lambda version=version: len(scene.looks) == version)
     assert scene.looks[-1] - scene.looks[0] >= 3 * 0.05 * 0.99
 
