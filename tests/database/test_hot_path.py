@@ -136,14 +136,17 @@ def assert_cheap(nodes: list[dict[str, Any]]) -> None:
 
 
 async def calls_of_every_kind(peer: Peer, foreign: Peer) -> None:
+    """Enough for plans that are kept. Each kind in its turn: one function may make plans in another's settings."""
     for _ in range(8):
         ids = await peer.publish(1)
         ids += await peer.publish(1, 2)
         await peer.read(after=ids[0] - 1, acknowledge=ids[0])
         await peer.read(after=0, limit=10)
         await peer.read(after=HUGE)
+    for _ in range(8):
         await peer.notify()
-        ids += await foreign.bus_publish(1)
+    for _ in range(8):
+        await foreign.bus_publish(1)
         await foreign.bus_archive((await foreign.bus_subscribe())[-1].msg_id)
 
 

@@ -51,15 +51,14 @@ async def test_a_log_keeps_its_youngest_messages(make_channel, join, admin):
     assert (await stalled.read())[0] == Row(old[-1], None, 5)
 
 
-async def test_the_age_of_a_message_is_not_that_of_its_transaction(make_channel, join, admin):
+@pytest.mark.parametrize("count", [1, 2])
+async def test_the_age_of_a_message_is_not_that_of_its_transaction(make_channel, join, admin, count):
     channel = await make_channel()
     slow, quick = await join(channel), await join(channel)
     await bound(admin, channel, max_age="0.8 seconds")
     async with slow.session.transaction():
         await slow.session.execute("select pg_sleep(1)")
-        ids = await quick.publish("first")
-        ids += await slow.publish("second")
-        ids += await slow.publish("third", "fourth")
+        ids = await slow.publish(*range(count))
     await trim_soon(admin, channel.name)
     await quick.read(limit=0)
     assert await log_ids(admin, channel.name) == ids
