@@ -33,6 +33,11 @@ _LEISURE_PER_PEER = 0.01
 _MAX_LEISURE = 10.0
 
 
+#: Seconds after the last publish until it is announced once more, by its id only. A datagram that gets lost is noticed
+#: with the next one; after the last there is none.
+_REMINDER = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Roster:
     """How to reach the live peers of a channel.
@@ -84,6 +89,9 @@ class Announcer:
         self._known_version = 0
         self._peers = 1
         self._later: asyncio.TimerHandle | None = None
+        self._reminder: asyncio.TimerHandle | None = None
+        self._rung_to = 0
+        self._rung_at = 0.0
         self._missed: tuple[int, int] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._refresh_at = 0.0
@@ -104,6 +112,9 @@ class Announcer:
         roster = self._roster
         if self._doorbell is not None and roster is not None and roster.addresses:
             self._doorbell.ring(first_id, len(payloads), payloads)
+            self._rung_to, self._rung_at = first_id + len(payloads) - 1, time.monotonic()
+            if self._reminder is None and not self._closed:
+                self._reminder = asyncio.get_running_loop().call_later(_REMINDER, self._remind)
         if roster is None or roster.version < version:
             # Whoever is new in it is told once it is here.
             first = first_id if self._missed is None else self._missed[0]
@@ -112,6 +123,15 @@ class Announcer:
             self.refresh()
         elif roster.listeners:
             self._notify_soon()
+
+    def _remind(self) -> None:
+        """The last ring once more: who missed it has nothing else by which to notice."""
+        self._reminder = None
+        idle = time.monotonic() - self._rung_at
+        if idle < _REMINDER:
+            self._reminder = asyncio.get_running_loop().call_later(_REMINDER - idle, self._remind)
+        elif self._doorbell is not None:
+            self._doorbell.ring(self._rung_to, 1)
 
     def learn(self, version: int) -> None:
         """The server's roster is at this version, which changes nothing for the messages of this peer."""
@@ -130,8 +150,9 @@ class Announcer:
     async def close(self) -> None:
         """Announce no more; what is under way is given up."""
         self._closed = True
-        if self._later is not None:
-            self._later.cancel()
+        for timer in (self._later, self._reminder):
+            if timer is not None:
+                timer.cancel()
         tasks = [task for task in (self._refreshing, self._notifying) if task is not None]
         for task in tasks:
             task.cancel()

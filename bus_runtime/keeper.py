@@ -35,6 +35,11 @@ _PATIENCE = 0.005
 _DEBT_LIMIT = 0.03
 _DEBT_ALLOWED = 0.1
 
+#: Seconds that statements take on average, beyond which the server counts as overloaded; and how much the last one
+#: weighs.
+_OVERLOAD = 0.05
+_SMOOTHING = 0.2
+
 #: Seconds after which a connection that was not needed is closed, unless it is the last one; and between looks at that
 #: and at statements that take too long.
 _IDLE_TIMEOUT = 30.0
@@ -85,6 +90,7 @@ class Keeper:
         self._generation = 0
         self._watch: asyncio.TimerHandle | None = None
         self._growing: asyncio.Task[None] | None = None
+        self._typical = 0.0
         self._debt = 0.0
         self._debt_at = self._loop.time()
         self._closed = False
@@ -120,9 +126,10 @@ class Keeper:
             return
         waiter = self._next_waiter()
         if waiter is not None:
+            self._measure(kept)
             waiter.set_result(self._lend(kept))
             return
-        kept.since = self._loop.time()
+        self._measure(kept)
         self._idle.append(kept)
 
     def discard(self, kept: Kept) -> None:
@@ -219,7 +226,15 @@ class Keeper:
         self._debt_at = now
         return self._debt > _DEBT_LIMIT
 
+    def _measure(self, kept: Kept) -> None:
+        now = self._loop.time()
+        self._typical += (now - kept.since - self._typical) * _SMOOTHING
+        kept.since = now
+
     def _grow(self) -> None:
+        # Where statements take long, the server is busy, and another connection would make it busier.
+        if self._typical > _OVERLOAD:
+            return
         if self._growing is None and self.size < _MAX_CONNECTIONS and not self._closed:
             self._growing = self._loop.create_task(self._open_another(), name="bus_connect")
 

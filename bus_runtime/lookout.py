@@ -81,12 +81,12 @@ class Lookout:
         self._wakes_known = self._wakes_when_reading
         self._is_up_to_date = everything
 
-    def delay(self, longest: float, *, found: bool) -> float:
+    def delay(self, longest: float, *, found: bool, least: float = 0.0) -> float:
         """How long to wait before looking unasked; `found`: the last look was worth it."""
         mode = self._mode()
         if mode != self._delay_mode or (found and mode == "poll"):
             self._delay, self._delay_mode = 0.0, mode
-        self._delay = min(max(self._delay, self._poll_interval if mode == "poll" else FIRST_LOOK), longest)
+        self._delay = min(max(self._delay, self._poll_interval if mode == "poll" else FIRST_LOOK, least), longest)
         return self._delay
 
     def lapsed(self) -> None:
