@@ -24,7 +24,7 @@ begin
                     hint = 'Try again.';
             end if;
             perform pg_sleep(pause * (0.5 + random()));
-            pause := least(pause * 1.5, 0.1);
+            pause := least(pause * 2, 0.5);
         end loop;
     end if;
     perform pgmq_bus.lock_channel(p_channel_id);
