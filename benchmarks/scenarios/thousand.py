@@ -71,7 +71,8 @@ def run(bench: Bench) -> None:
             raise BenchmarkError(
                 f"{len(failures)} of {PEERS} did not join, so being idle was not measured: {failures[0]}"
             )
-        time.sleep(bench.pick(10.0, 5.0))
+        # Who does not publish looks at the changed roster within 20 s, and at the log ever more rarely.
+        time.sleep(bench.pick(60.0, 30.0))
         seconds = bench.pick(30.0, 10.0)
         before = server_seconds(server.pid)
         time.sleep(seconds)
