@@ -114,6 +114,8 @@ class Doorbell:
 
     def _seal(self, sealer: Sealer, first_id: int, payloads: Sequence[bytes]) -> list[bytes]:
         """The messages in as many datagrams as it takes; none if that were too many."""
+        if len(payloads) == 1:
+            return [sealer.seal(first_id, 1, payloads)]
         calls = max(1, _MAX_CALLS_PER_PUBLISH // len(self._targets))
         carried = portions(payloads, MAX_SEGMENTS if self._socket.cuts else min(calls, MAX_SEGMENTS))
         last = len(carried) - 1
@@ -123,6 +125,15 @@ class Doorbell:
         ]
 
     def _readable(self) -> None:
+        datagrams = self._socket.receive()
+        if datagrams is None:
+            return
+        for datagram in datagrams:
+            self._received(datagram)
+        # It came alone, as a rule: whoever is to handle it has a turn before anybody asks whether there is more.
+        self._loop.call_soon(self._take_rest)
+
+    def _take_rest(self) -> None:
         taken = 0
         while taken < _MAX_PER_WAKE_UP and not self._socket.closed:
             datagrams = self._socket.receive()

@@ -126,10 +126,12 @@ class UdpSocket:
     def _send_one_by_one(self, datagrams: Sequence[bytes], target: tuple[str, int]) -> int:
         sent = 0
         for datagram in datagrams:
-            # No room, no route, or the other family.
-            with contextlib.suppress(OSError):
+            try:
                 self._socket.sendto(datagram, target)
-                sent += 1
+            except OSError:
+                # No room, no route, or the other family.
+                continue
+            sent += 1
         return sent
 
 

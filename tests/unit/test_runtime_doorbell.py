@@ -138,6 +138,27 @@ async def test_a_burst_larger_than_one_wake_up_arrives(make: Make) -> None:
     assert [first for first, _, _ in receiver.rings] == list(range(1, 151))
 
 
+async def test_who_handles_a_ring_has_a_turn_before_more_is_asked_for(make: Make) -> None:
+    sender, receiver = make(), make()
+    acquaint(sender, receiver)
+    turns: list[str] = []
+    original = receiver.doorbell._socket.receive
+
+    def receive() -> list[bytes] | None:
+        datagrams = original()
+        turns.append("datagram" if datagrams else "nothing")
+        return datagrams
+
+    def on_ring(*_: object) -> None:
+        asyncio.get_running_loop().call_soon(turns.append, "handler")
+
+    receiver.doorbell._socket.receive = receive  # type: ignore[method-assign]
+    receiver.doorbell._on_ring = on_ring
+    sender.doorbell.ring(1, 1, [b"{}"])
+    await eventually(lambda: len(turns) == 3)
+    assert turns == ["datagram", "handler", "nothing"]
+
+
 async def test_without_a_roster_nothing_is_rung_or_heard(make: Make) -> None:
     peer = make()
     peer.doorbell.ring(1, 1)
