@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from postgres import Channel, Database, Server, create_database, create_template, start_server
-from recorder import Recorder, eventually, note
+from recorder import Note, Recorder, eventually, note
 
 from bus_runtime import BusMessage, PgmqBus, PublishError
 from bus_runtime.address import ADDRESS_VARIABLE
@@ -106,54 +106,59 @@ async def test_a_killed_durable_reader_gets_the_unacknowledged_again_after_its_r
     assert recorder.numbers == [3, 4, 5, 6]
 
 
-async def test_what_a_killed_reader_had_is_given_out_again_after_the_visibility_timeout(
-    make_bus: Any, bindings: Path, database: Database, channel: Channel
+async def test_a_reader_killed_in_a_handler_slower_than_the_visibility_timeout_gets_the_same_again(
+    make_bus: Any, bindings: Path, database: Database
 ) -> None:
-    """Through the wrapper that the reference client uses, on the same queue."""
+    """A log has no visibility timeout: only who joins anew is handed what was not acknowledged."""
     writer = await make_bus()
-    process, queue = await start_reader(bindings, visibility_timeout=1)
+    process, queue = await start_reader(bindings, peer="ledger", visibility_timeout=1, max_poll_seconds=1)
     try:
         for number in range(6):
             await writer.publish(note(number), raise_on_error=True)
         await until_it_sticks(process)
         await acknowledged(database, queue, 3)
+        assert process.stdout is not None
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.stdout.readline(), 2.5)
+        await acknowledged(database, queue, 3)
     finally:
         process.kill()
         await process.wait()
-    connection = await channel.connect()
-    query = "select msg_id from public.bus_subscribe($1, $2, 30, 10, 0)"
-    assert await connection.fetch(query, queue, channel.name) == [], "still the reader's own"
-    async with asyncio.timeout(10):
-        while not (rows := await connection.fetch(query, queue, channel.name)):
-            await asyncio.sleep(0.02)
-    assert [row["msg_id"] for row in rows] == [4, 5, 6]
-    await connection.close()
+    redelivered: list[int] = []
+    recorder = Recorder()
+    bus = await make_bus(recorder, peer="ledger", on_redelivered=redelivered.append)
+    await eventually(lambda: bus.stats().acknowledged == 6)
+    assert recorder.numbers == [3, 4, 5]
+    assert redelivered == [4, 5, 6]
+    assert bus.stats().lost == 0
 
 
-async def test_a_handler_slower_than_the_visibility_timeout_is_not_overtaken(
-    make_bus: Any, channel: Channel, database: Database
-) -> None:
+@pytest.mark.parametrize("peer", [None, "ledger"])
+async def test_a_handler_slower_than_the_visibility_timeout_is_not_overtaken(make_bus: Any, peer: str | None) -> None:
+    """Not by the same message, whatever the reader reads meanwhile, nor by an acknowledgement."""
     gate = asyncio.Event()
 
     async def wait(_: BusMessage) -> None:
         await gate.wait()
 
-    recorder = Recorder(handler=wait)
-    bus = await make_bus(recorder, visibility_timeout=1)
-    await bus.publish(note(1), raise_on_error=True)
-    await eventually(lambda: recorder.begun)
-    connection = await channel.connect()
+    slow, quick = Recorder("slow", handler=wait), Recorder("quick")
+    reader = await make_bus(slow, quick, peer=peer, visibility_timeout=1, max_poll_seconds=1)
+    writer = await make_bus()
     loop = asyncio.get_running_loop()
-    until = loop.time() + 1.6
-    queue = bus._link._session.membership.queue
-    query = "select msg_id from public.bus_subscribe($1, $2, 1, 10, 0)"
+    until, published = loop.time() + 2.5, 0
     while loop.time() < until:
-        assert await connection.fetch(query, queue, channel.name) == []
+        await writer.publish(note(published), raise_on_error=True)
+        published += 1
+        await eventually(lambda published=published: len(quick.messages) == published)
         await asyncio.sleep(0.05)
+    assert [message.number for message in slow.begun if isinstance(message, Note)] == [0]
+    assert reader.stats().acknowledged == 0
     gate.set()
-    await eventually(lambda: bus.stats().acknowledged == 1)
-    assert recorder.numbers == [1]
-    await connection.close()
+    await eventually(lambda: reader.stats().acknowledged == published)
+    assert slow.numbers == quick.numbers == list(range(published))
+    stats = reader.stats()
+    assert stats.received == published
+    assert stats.redelivered == stats.lost == stats.rejoined == 0
 
 
 async def test_killed_connections_lose_and_repeat_nothing(
