@@ -162,14 +162,17 @@ async def test_blocked_one_way(network: Network, make_bus: Any) -> None:
     deaf, hearing = Recorder("deaf"), Recorder("hearing")
     one, two = await make_bus(deaf), await make_bus(hearing)
     network.relays[0].fault = block
-    await two.publish(note(0), raise_on_error=True)
-    await eventually(lambda: one.stats().wake == "listen")
-    assert deaf.numbers == [0]
+    sent = 0
+    # What its first read finds need not have been announced, so the first message may not count.
+    while one.stats().wake != "listen":
+        await arrives(deaf, two, sent)
+        sent += 1
+    assert deaf.numbers == list(range(sent))
     # Until the other knows of it, and from then on without looking at the log in vain.
     await eventually(lambda: peer_of(two)._announcer._roster.listeners)
-    waits = [await arrives(deaf, two, number) for number in range(1, 20)]
+    waits = [await arrives(deaf, two, number) for number in range(sent, sent + 20)]
     assert sorted(waits)[10] < 0.1
-    assert await arrives(hearing, one, 20) < 1
+    assert await arrives(hearing, one, sent + 20) < 1
     assert one.stats().wake == "listen"
     assert two.stats().wake == "doorbell"
     await all_settled(one, two)
