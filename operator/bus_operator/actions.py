@@ -69,6 +69,8 @@ class InstallFunctions:
     """(Re-)create all functions and their privileges."""
 
     version: int
+    in_place: bool
+    """Nobody changed them since they were installed: replacing them disturbs nobody who is in them."""
 
     def __str__(self) -> str:
         return "install functions"

@@ -6,6 +6,7 @@ from datetime import timedelta
 import asyncpg
 
 from bus_operator import naming, render, sql
+from bus_operator.errors import TransientError
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,11 @@ async def count_channels(connection: asyncpg.Connection) -> int:
 
 
 async def count_channel(connection: asyncpg.Connection, channel_id: int) -> ChannelCounts:
-    """How a channel whose log exists is used."""
-    counts = dict(await connection.fetchrow(sql.query("channel_counts"), channel_id))
+    """How a channel whose log exists is used. Raises TransientError when the channel was dropped meanwhile."""
+    row = await connection.fetchrow(sql.query("channel_counts"), channel_id)
+    if row is None:
+        raise TransientError(f"channel {channel_id} was dropped meanwhile", reason="Conflict")
+    counts = dict(row)
     queue, acknowledged = counts.pop("queue"), counts.pop("acknowledged_by_all")
     oldest = None
     if counts["backlog"]:

@@ -64,17 +64,40 @@ async def _install(connection: asyncpg.Connection, action: InstallAction) -> Non
                     if current < version <= target:
                         await connection.execute(migration)
             await _record(connection, target, None)
-        case InstallFunctions(version):
+        case InstallFunctions(version, in_place):
             await execute(connection, render.create_schemas())
-            # Not replaced in place: CREATE OR REPLACE refuses another owner, other argument names or another result,
-            # and leaves an earlier version's functions behind. Clients look functions up by name and find the new ones.
-            await connection.execute(sql.query("drop_functions"))
             await connection.execute(render.public_schema_create(allow=True))
-            async with as_owner(connection):
-                await execute(connection, [*sql.functions(), sql.privileges()])
+            if not in_place or not await _replace_functions(connection):
+                await connection.execute(sql.query("drop_functions"))
+                await _create_functions(connection)
             await connection.execute(render.public_schema_create(allow=False))
             actual = await catalog.functions_fingerprint(connection)
             await _record(connection, version, stored_fingerprint(functions_digest(), actual))
+
+
+async def _replace_functions(connection: asyncpg.Connection) -> bool:
+    """False, and nothing done, where an earlier version's functions must be dropped first.
+
+    CREATE OR REPLACE refuses other argument names or another result, and leaves what has other arguments behind.
+    Dropping is noticed, though: whoever is about to call a function that was dropped gets an error.
+    """
+    savepoint = connection.transaction()
+    await savepoint.start()
+    try:
+        await _create_functions(connection)
+    except asyncpg.InvalidFunctionDefinitionError:
+        await savepoint.rollback()
+        return False
+    if await connection.fetchval(sql.query("count_functions")) != len(sql.functions()):
+        await savepoint.rollback()
+        return False
+    await savepoint.commit()
+    return True
+
+
+async def _create_functions(connection: asyncpg.Connection) -> None:
+    async with as_owner(connection):
+        await execute(connection, [*sql.functions(), sql.privileges()])
 
 
 async def _record(connection: asyncpg.Connection, version: int, fingerprint: str | None) -> None:

@@ -81,7 +81,8 @@ def plan_installation(observed: ObservedDatabase, schema_version: int, functions
         actions.append(MigrateSchema(observed.schema_version, schema_version))
     expected = stored_fingerprint(functions_digest, observed.actual_fingerprint or "")
     if observed.schema_version != schema_version or observed.installed_fingerprint != expected:
-        actions.append(InstallFunctions(schema_version))
+        untouched = was_installed(observed.installed_fingerprint, observed.actual_fingerprint or "")
+        actions.append(InstallFunctions(schema_version, in_place=untouched))
     return actions
 
 

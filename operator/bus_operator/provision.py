@@ -8,7 +8,7 @@ from bus_operator import apply, catalog, installation, plan, sql
 from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, InstallAction
 from bus_operator.catalog import ChannelCounts, ObservedDatabase
 from bus_operator.model import Uid
-from bus_operator.roles import IssuedCredential
+from bus_operator.roles import IssuedCredential, overtaken
 
 _INSTALLATION_ROUNDS = 2
 """A second one is needed where only the first lets this administrator read the registry."""
@@ -62,7 +62,7 @@ async def provision(
     if actions:
         observed = await catalog.observe_channel(connection, desired.name)
     if observed is None:
-        raise LookupError(f"channel {desired.name!r} vanished while it was provisioned")
+        raise overtaken(f"channel {desired.name!r}")
     username = issued.username if issued else held.username if held else None
     generation = next((login.generation for login in observed.logins if login.role == username), None)
     return ProvisionedChannel(generation, issued, await catalog.count_channel(connection, observed.id), tuple(actions))

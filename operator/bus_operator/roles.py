@@ -21,7 +21,7 @@ class IssuedCredential:
 
 def overtaken(what: str) -> TransientError:
     """The error of a plan that no longer fits."""
-    return TransientError(f"{what} was created or changed by another reconciler meanwhile", reason="Conflict")
+    return TransientError(f"{what} was created, changed or dropped by another reconciler meanwhile", reason="Conflict")
 
 
 async def execute(connection: asyncpg.Connection, statements: Iterable[str]) -> None:

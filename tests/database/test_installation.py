@@ -1,5 +1,7 @@
 """Installing, installing again, migrating, and putting right what somebody changed."""
 
+import asyncio
+
 import asyncpg
 import postgres
 import pytest
@@ -251,8 +253,77 @@ async def test_another_operators_functions_are_replaced(session: asyncpg.Connect
     observed = await catalog.observe_database(session)
     assert plan.plan_installation(observed, sql.schema_version(), installation.functions_digest()) == []
     assert plan.plan_installation(observed, sql.schema_version(), "other") == [
-        actions.InstallFunctions(sql.schema_version())
+        actions.InstallFunctions(sql.schema_version(), in_place=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("language plpgsql", "cost 1000\nlanguage plpgsql"),
+        ("p_address", "p_where"),
+        ("p_listens boolean)", "p_listens boolean, p_more integer default null)"),
+        ("returns bigint", "returns numeric"),
+    ],
+)
+async def test_another_version_of_a_function(session: asyncpg.Connection, monkeypatch, old: str, new: str):
+    """Whether it can be replaced or not, nothing of the other version stays."""
+    expected = await structure(session)
+    functions = sql.functions()
+    changed = tuple(text.replace(old, new) if "function pgmq_bus_v1.wake_by" in text else text for text in functions)
+    assert changed != functions
+    monkeypatch.setattr(sql, "functions", lambda: changed)
+    done = [actions.InstallFunctions(sql.schema_version(), in_place=True)]
+    assert (await provision.install(session))[1] == done
+    assert await structure(session) != expected
+    assert (await provision.install(session))[1] == []
+    monkeypatch.undo()
+    assert (await provision.install(session))[1] == done
+    assert await structure(session) == expected
+
+
+async def test_a_function_that_is_no_longer_shipped(session: asyncpg.Connection, monkeypatch):
+    expected = await structure(session)
+    more = "create or replace function pgmq_bus.more() returns void language sql set search_path = '' as 'select 1'"
+    functions = (*sql.functions(), more)
+    monkeypatch.setattr(sql, "functions", lambda: functions)
+    await provision.install(session)
+    assert await structure(session) != expected
+    monkeypatch.undo()
+    await provision.install(session)
+    assert await structure(session) == expected
+
+
+async def test_clients_do_not_notice_that_functions_are_replaced(database: postgres.Database, monkeypatch):
+    channel = await database.create_channel()
+    functions = sql.functions()
+    done = asyncio.Event()
+
+    async def publish_and_read() -> None:
+        peer = await Peer.join(await channel.connect(), channel.name)
+        while not done.is_set():
+            await peer.publish("message")
+            await peer.read(limit=10)
+        peer.session.terminate()
+
+    async def publish_and_poll() -> None:
+        peer = await Peer.bus_join(await channel.connect(), channel.name)
+        while not done.is_set():
+            await peer.bus_publish("message")
+            rows = await peer.bus_subscribe(seconds=1)
+            await peer.bus_archive(rows[-1].msg_id)
+        peer.session.terminate()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(publish_and_read())
+            group.create_task(publish_and_poll())
+        for number in range(15):
+            changed = tuple(f"{text}\n-- {number}" for text in functions)
+            monkeypatch.setattr(sql, "functions", lambda changed=changed: changed)
+            async with database.session() as session:
+                assert (await provision.install(session))[1]
+        done.set()
 
 
 async def test_a_failed_installation_leaves_nothing(bare: postgres.Database, monkeypatch):

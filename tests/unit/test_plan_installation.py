@@ -62,7 +62,7 @@ def test_everything_in_the_order_in_which_it_works():
         InstallPgmq(extension=False),
         GrantConnect(),
         InstallSchema(VERSION),
-        InstallFunctions(VERSION),
+        InstallFunctions(VERSION, in_place=False),
     ]
 
 
@@ -73,17 +73,20 @@ def test_nothing_where_everything_is_current():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"schema_version": 5}, [MigrateSchema(5, VERSION), InstallFunctions(VERSION)]),
-        ({"installed_fingerprint": stored_fingerprint("older", "actual")}, [InstallFunctions(VERSION)]),
-        ({"installed_fingerprint": None}, [InstallFunctions(VERSION)]),
-        ({"actual_fingerprint": "tampered"}, [InstallFunctions(VERSION)]),
+        ({"schema_version": 5}, [MigrateSchema(5, VERSION), InstallFunctions(VERSION, in_place=True)]),
+        ({"installed_fingerprint": stored_fingerprint("older", "actual")}, [InstallFunctions(VERSION, in_place=True)]),
+        ({"installed_fingerprint": None}, [InstallFunctions(VERSION, in_place=False)]),
+        ({"actual_fingerprint": "tampered"}, [InstallFunctions(VERSION, in_place=False)]),
         ({"client_may_connect": False}, [GrantConnect()]),
         ({"pgmq_installed": False}, [InstallPgmq(extension=False)]),
         ({"pgmq_installed": False, "pgmq_available_version": "1.5"}, [InstallPgmq(extension=True)]),
         ({"pgmq_available_version": "1.5"}, []),
         ({"client_role_exists": False}, [CreateGroupRole("pgmq_bus_client")]),
         ({"owns_as_owner_role": False, "schema_version": None}, [GrantOwnerToSelf()]),
-        ({"schema_version": None}, [InstallSchema(VERSION), InstallFunctions(VERSION)]),
+        (
+            {"schema_version": None, "installed_fingerprint": None},
+            [InstallSchema(VERSION), InstallFunctions(VERSION, in_place=False)],
+        ),
     ],
 )
 def test_one_thing_missing(changes, expected):
