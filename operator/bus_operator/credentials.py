@@ -10,8 +10,8 @@ import hmac
 import secrets
 
 _ITERATIONS = 16
-"""Iterations make guessing a password slow. Ours has 256 random bits and cannot be guessed, so that they would only slow
-logins: PostgreSQL's default of 4096 takes asyncpg, which counts them in Python, some 10 ms of every connection."""
+"""Iterations make guessing a password slow. Ours has 256 random bits and cannot be guessed, so that they would only
+slow logins: PostgreSQL's default of 4096 takes asyncpg, which counts them in Python, some 10 ms of every connection."""
 
 
 def new_password() -> str:
@@ -35,6 +35,7 @@ def matches(password: str, verifier: str) -> bool:
     try:
         count, encoded = verifier.split("$")[1].split(":")
         salt, iterations = base64.b64decode(encoded, validate=True), int(count)
-        return hmac.compare_digest(scram_verifier(password, salt=salt, iterations=iterations).encode(), verifier.encode())
+        expected = scram_verifier(password, salt=salt, iterations=iterations)
+        return hmac.compare_digest(expected.encode(), verifier.encode())
     except (IndexError, ValueError):
         return False
