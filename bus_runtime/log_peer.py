@@ -7,6 +7,7 @@ here, whatever type codecs the caller's pool has set.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import Sequence
@@ -63,6 +64,7 @@ class LogPeer:
         self._waking: Waking | None = None
         self._roster_version = 0
         self._announced_to = 0
+        self._foresees = False
 
     async def join(self, options: JoinOptions) -> Membership:
         """Become a peer.
@@ -112,8 +114,13 @@ class LogPeer:
 
     async def publish(self, payloads: Sequence[bytes]) -> list[int]:
         """Append to the log in one transaction, and announce it; the ids."""
+        expected = self._announced_to + 1
+        if self._foresees and len(payloads) == 1 and self._doorbell is not None:
+            # While the server is at it, there is time to seal what will be announced.
+            asyncio.get_running_loop().call_soon(self._doorbell.prepare, expected, payloads[0])
         rows = await self._database.fetch(self._publish, self._queue, [payload.decode() for payload in payloads])
         first_id, scattered, roster = rows[0]
+        self._foresees = first_id == expected
         if scattered is not None:
             # Somebody who uses the queue behind our back was given ids in between: readers find them all in the log.
             ids: list[int] = orjson.loads(scattered)

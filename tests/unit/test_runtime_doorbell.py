@@ -76,6 +76,35 @@ async def test_a_ring_reaches_all_others(make: Make) -> None:
     assert peers[1].doorbell.counters.rung == 1
 
 
+async def test_what_was_prepared_is_rung_only_if_it_is_right(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, receiver = make(), make()
+    acquaint(sender, receiver)
+    sealed: list[int] = []
+    seal = Sealer.seal
+
+    def count(self: Sealer, first_id: int, *args: object, **options: object) -> bytes:
+        sealed.append(first_id)
+        return seal(self, first_id, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sealer, "seal", count)
+    sender.doorbell.prepare(7, b'"a"')
+    sender.doorbell.ring(7, 1, [b'"a"'])
+    assert sealed == [7], "not sealed again"
+    sender.doorbell.prepare(8, b'"b"')
+    sender.doorbell.ring(9, 1, [b'"b"'])
+    sender.doorbell.prepare(10, b'"b"')
+    sender.doorbell.ring(10, 1, [b'"c"'])
+    await eventually(lambda: len(receiver.rings) == 3)
+    sender.doorbell.prepare(11, b'"d"')
+    acquaint(sender, receiver, key=OTHER_KEY)
+    sender.doorbell.ring(11, 1, [b'"d"'])
+    assert sealed == [7, 8, 9, 10, 10, 11, 11]
+    await eventually(lambda: len(receiver.rings) == 4)
+    assert receiver.rings == [(7, 1, [b'"a"']), (9, 1, [b'"b"']), (10, 1, [b'"c"']), (11, 1, [b'"d"'])]
+    sender.doorbell.ring(7, 1, [b'"a"'])
+    await eventually(lambda: receiver.rings[4:] == [(7, 1, [b'"a"'])])
+
+
 async def test_a_batch_travels_in_as_many_datagrams_as_it_takes(make: Make) -> None:
     sender, receiver = make(), make()
     acquaint(sender, receiver)
