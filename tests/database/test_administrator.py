@@ -158,7 +158,7 @@ async def test_damage_is_repaired_without_superuser(make_administrator):
         second = await provision.provision(session, desire(), held)
         assert second.generation == 2
         client = await use(owned, HeldCredential(second.issued.username, second.issued.password))
-        assert (await Peer.join(client, "orders")).joined["position"] == 0
+        assert (await Peer.join(client, "orders")).joined["position"] == 1_000_000_000
         client.terminate()
 
 

@@ -1,6 +1,7 @@
 """`busctl apply` as a user runs it: the program against a real server, manifests in files, bindings in directories."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -346,7 +347,7 @@ async def test_interrupted(
     database: postgres.Database, busctl: Busctl, write: Callable[..., str], tmp_path: Path
 ) -> None:
     """Ctrl-C in the middle: what was said to be done is done, nothing is half-made, and the same command goes on."""
-    count = 40
+    count = 60
     file = write(*(manifest(f"channel-{number}") for number in range(count)))
     arguments = ("apply", "-f", file, "--bindings", "b")
     process = subprocess.Popen(
@@ -354,6 +355,8 @@ async def test_interrupted(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
+    # It holds some thirty lines: busctl waits for us, however slow we are.
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     lines = [process.stdout.readline() for _ in range(4)]
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=30)
