@@ -35,13 +35,15 @@ class Report:
     received: int
     lost: int
     duplicated: int
+    wake: str
+    announced: int
     p50_ms: float
     p99_ms: float
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> "Report":
         """Reads the line of JSON that examples/demo/subscriber.py prints."""
-        names = ("first", "received", "lost", "duplicated", "p50_ms", "p99_ms")
+        names = ("first", "received", "lost", "duplicated", "wake", "announced", "p50_ms", "p99_ms")
         return cls(line["report"], **{name: line[name] for name in names})
 
 
@@ -165,7 +167,9 @@ class Demo:
 
 def table(published: int, reports: Sequence[Report]) -> str:
     """The result, for people."""
-    rows = [("subscriber", "published", "received", "lost", "duplicated", "p50 ms", "p99 ms")]
+    rows = [
+        ("subscriber", "published", "received", "lost", "duplicated", "woken by", "inline", "p50 ms", "p99 ms")
+    ]
     rows += [
         (
             report.replica,
@@ -173,6 +177,8 @@ def table(published: int, reports: Sequence[Report]) -> str:
             str(report.received),
             str(report.lost),
             str(report.duplicated),
+            report.wake,
+            str(report.announced),
             f"{report.p50_ms:.2f}",
             f"{report.p99_ms:.2f}",
         )

@@ -20,7 +20,8 @@ JOINED = Path("/tmp/joined")  # noqa: S108 - the readiness probe of the manifest
 class Orders(BusSubscriber):
     """Counts what arrives from each publisher."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: PgmqBus) -> None:
+        self.bus = bus
         self.seen: dict[str, Counter[int]] = {}
         self.latencies: dict[str, list[float]] = {}
 
@@ -44,6 +45,7 @@ class Orders(BusSubscriber):
         seen = self.seen[source]
         first = min(seen)
         expected = range(first, total + 1)
+        stats = self.bus.stats()
         quantiles = statistics.quantiles(self.latencies[source], n=100)
         return {
             "report": socket.gethostname(),
@@ -52,6 +54,8 @@ class Orders(BusSubscriber):
             "received": sum(1 for sequence in expected if seen[sequence]),
             "lost": sum(1 for sequence in expected if not seen[sequence]),
             "duplicated": sum(seen[sequence] - 1 for sequence in expected if seen[sequence] > 1),
+            "wake": stats.wake,
+            "announced": stats.announced,
             "p50_ms": round(quantiles[49], 2),
             "p99_ms": round(quantiles[98], 2),
         }
@@ -63,7 +67,7 @@ async def main() -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
     bus = PgmqBus.from_binding()
-    await bus.subscribe(Orders())
+    await bus.subscribe(Orders(bus))
     await bus.start()
     JOINED.touch()
     await stopping.wait()
