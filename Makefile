@@ -6,6 +6,7 @@ PYTHON ?= python3
 # uv comes from the PATH, else from PyPI into a directory of its own.
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 RUN := .venv/bin
+PARALLEL := --numprocesses 2 --dist worksteal
 ifneq ($(VERBOSE),)
 PYTEST_FLAGS += -v
 endif
@@ -35,12 +36,13 @@ demo: setup  ## The main job, end to end, on a real cluster: from kubectl apply 
 	$(RUN)/python -m hack.demo
 
 .PHONY: test
-test: lint test-fast cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
+test: lint servers cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
+	$(RUN)/pytest -m "not cluster" $(PARALLEL) $(PYTEST_FLAGS)
 	$(RUN)/pytest -m cluster $(PYTEST_FLAGS)
 
 .PHONY: test-fast
-test-fast: setup servers  ## All tests that need no cluster, in under two minutes
-	$(RUN)/pytest -m "not cluster" --numprocesses 2 --dist worksteal $(PYTEST_FLAGS)
+test-fast: setup servers  ## What needs no cluster, on one version of PostgreSQL, in under two minutes
+	$(RUN)/pytest -m "not cluster and not slow" -k "not pg15" $(PARALLEL) $(PYTEST_FLAGS)
 
 .PHONY: bench-setup
 bench-setup: setup

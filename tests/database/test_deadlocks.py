@@ -191,6 +191,7 @@ async def run(crowd: Crowd, *members: Awaitable[None]) -> None:
     assert payloads(await witness.read(after=last - 1)) == ["last"]
 
 
+@pytest.mark.slow
 async def test_nobody_deadlocks(crowd: Crowd):
     publishers = [crowd.publisher(), crowd.publisher(), crowd.mixer(), crowd.mixer(), crowd.foreigner()]
     comers_and_goers = [crowd.visitor(), crowd.visitor(), crowd.visitor(), crowd.rival(), crowd.rival(), crowd.rival()]
@@ -199,6 +200,7 @@ async def test_nobody_deadlocks(crowd: Crowd):
     assert len(crowd.rounds) == 9
 
 
+@pytest.mark.slow
 async def test_nobody_deadlocks_while_the_log_is_rewritten(crowd: Crowd):
     """Whoever reads and then publishes in one transaction may: a log cannot be rewritten behind a reader's back."""
     publishers = [crowd.publisher(), crowd.publisher(), crowd.foreigner()]

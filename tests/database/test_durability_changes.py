@@ -131,6 +131,7 @@ async def test_a_lost_log_comes_back_unlogged(shared, make_channel, join, admin)
 
 
 @pytest.mark.parametrize("holding", ["read", "publish"])
+@pytest.mark.slow
 async def test_a_member_that_keeps_a_transaction_open_only_delays_it(shared, make_channel, join, holding):
     channel = await make_channel()
     peer, other = await join(channel), await join(channel)

@@ -214,6 +214,7 @@ async def test_reading_trims_twice_a_second_only(make_channel, join, admin):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 700])
+@pytest.mark.slow
 async def test_publishers_without_readers_keep_within_it(make_channel, join, admin, batch):
     channel = await make_channel()
     publisher = await join(channel)

@@ -87,6 +87,7 @@ async def publish(bindings: Path) -> AsyncIterator[Callable[[int, int], Awaitabl
     await backend.close()
 
 
+@pytest.mark.slow
 async def test_alone_it_leaves_a_hundred_thousand_messages_in_the_log(bindings: Path, publish: Any) -> None:
     async with stalled(bindings, quick=False) as process:
         before = await process.say()
@@ -102,6 +103,7 @@ async def test_alone_it_leaves_a_hundred_thousand_messages_in_the_log(bindings: 
         assert done["peak"] - before["peak"] < 24 * MIB
 
 
+@pytest.mark.slow
 async def test_beside_a_quick_one_it_holds_no_more_and_catches_up(bindings: Path, publish: Any) -> None:
     async with stalled(bindings, quick=True) as process:
         before = await process.say()
@@ -117,6 +119,7 @@ async def test_beside_a_quick_one_it_holds_no_more_and_catches_up(bindings: Path
         assert done["peak"] - before["peak"] < 32 * MIB
 
 
+@pytest.mark.slow
 async def test_large_messages_count_by_their_bytes(bindings: Path, publish: Any) -> None:
     async with stalled(bindings, quick=True, max_in_flight=100_000, max_in_flight_bytes=4 * MIB) as process:
         before = await process.say()
