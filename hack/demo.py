@@ -167,9 +167,7 @@ class Demo:
 
 def table(published: int, reports: Sequence[Report]) -> str:
     """The result, for people."""
-    rows = [
-        ("subscriber", "published", "received", "lost", "duplicated", "woken by", "inline", "p50 ms", "p99 ms")
-    ]
+    rows = [("subscriber", "published", "received", "lost", "duplicated", "woken by", "inline", "p50 ms", "p99 ms")]
     rows += [
         (
             report.replica,
