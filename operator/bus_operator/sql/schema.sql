@@ -118,8 +118,7 @@ comment on column pgmq_bus.peer.position is 'Long polls only: the next one start
 comment on column pgmq_bus.peer.visible_at is 'Long polls only: from then on, what is delivered and not acknowledged is delivered again.';
 
 -- The one place that decides whether this session may act as a peer: the login is a member of the channel's role, and
--- the queue belongs to that channel. to_regrole makes a vanished role a denial instead of an error that tells. The outer
--- join is left out of plans that ask nothing of it.
+-- the queue belongs to that channel. to_regrole makes a vanished role a denial instead of an error that tells.
 create view pgmq_bus.membership as
 select
     p.queue,
@@ -135,8 +134,6 @@ select
     c.max_age is not null or c.max_messages is not null or c.max_bytes is not null as has_retention,
     c.peer_timeout,
     c.roster,
-    s.trimmed,
-    s.trim_after,
     p.acknowledged,
     p.delivered,
     p.position,
@@ -144,5 +141,4 @@ select
     p.last_seen
 from pgmq_bus.peer as p
 join pgmq_bus.channel as c on c.id = p.channel_id
-left join pgmq_bus.channel_state as s on s.channel_id = c.id
 where pg_catalog.pg_has_role(session_user, pg_catalog.to_regrole(c.role::text), 'MEMBER');

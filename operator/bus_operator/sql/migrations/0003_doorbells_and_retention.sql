@@ -74,8 +74,6 @@ select
     c.max_age is not null or c.max_messages is not null or c.max_bytes is not null as has_retention,
     c.peer_timeout,
     c.roster,
-    s.trimmed,
-    s.trim_after,
     p.acknowledged,
     p.delivered,
     p.position,
@@ -83,5 +81,4 @@ select
     p.last_seen
 from pgmq_bus.peer as p
 join pgmq_bus.channel as c on c.id = p.channel_id
-left join pgmq_bus.channel_state as s on s.channel_id = c.id
 where pg_catalog.pg_has_role(session_user, pg_catalog.to_regrole(c.role::text), 'MEMBER');
