@@ -31,7 +31,8 @@ _REFRESH_INTERVAL_PER_PEER = 0.001
 #: all peers of a channel together look about a hundred times a second while peers come and go.
 _LEISURE_PER_PEER = 0.01
 _MAX_LEISURE = 10.0
-
+#: The same after joining: where many do so at once, the first of them should not look while the others come.
+_FIRST_LEISURE = 3.0
 
 #: Seconds after the last publish until it is announced once more, by its id only. A datagram that gets lost is noticed
 #: with the next one; after the last there is none.
@@ -89,6 +90,7 @@ class Announcer:
         self._known_version = 0
         self._peers = 1
         self._later: asyncio.TimerHandle | None = None
+        self._later_within = 0.0
         self._reminder: asyncio.TimerHandle | None = None
         self._rung_to = 0
         self._rung_at = 0.0
@@ -100,12 +102,15 @@ class Announcer:
         self._notify_again = False
         self._closed = False
 
-    def begin(self, key: bytes, peers: int) -> None:
-        """What joining told: the channel's key and how many peers there are. The rest is looked at with leisure."""
+    def begin(self, key: bytes, peers: int, *, foreign: bool) -> None:
+        """What joining told: the key, how many peers there are, whether some speak the reference client's protocol.
+
+        The rest is looked at with leisure, unless it may fall to this peer to listen for those.
+        """
         self._peers = peers
         if self._doorbell is not None:
             self._doorbell.set_roster(key, ())
-        self._look_later()
+        self._look_later(least=0.0 if foreign else _FIRST_LEISURE)
 
     def announce(self, first_id: int, payloads: Sequence[bytes], version: int) -> None:
         """These messages are committed, with ids from `first_id` on; `version` is the roster's at that moment."""
@@ -141,9 +146,7 @@ class Announcer:
 
     def refresh(self) -> None:
         """Look at the roster, as soon as the last look is long enough ago."""
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+        self._cancel_later()
         if self._refreshing is None and not self._closed:
             self._refreshing = self._spawn(self._refresh(), "bus_roster")
 
@@ -158,11 +161,20 @@ class Announcer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _look_later(self) -> None:
-        if self._later is None and self._refreshing is None and not self._closed:
-            leisure = min(_MAX_LEISURE, self._peers * _LEISURE_PER_PEER)
+    def _look_later(self, *, least: float = 0.0) -> None:
+        if self._refreshing is not None or self._closed:
+            return
+        leisure = max(least, min(_MAX_LEISURE, self._peers * _LEISURE_PER_PEER))
+        # Later ones keep to what was drawn first, or whoever learns often would look early.
+        if self._later is None or self._later_within > leisure:
+            self._cancel_later()
             delay = leisure * random.uniform(0.0, 2.0)  # noqa: S311 - spreads load, hides nothing
-            self._later = asyncio.get_running_loop().call_later(delay, self.refresh)
+            self._later, self._later_within = asyncio.get_running_loop().call_later(delay, self.refresh), leisure
+
+    def _cancel_later(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
     async def _refresh(self) -> None:
         try:

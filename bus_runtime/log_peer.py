@@ -100,8 +100,9 @@ class LogPeer:
             subject=f"channel {self._channel!r}",
         )
         self._announcer = Announcer(self._fetch_roster, self._notify, self._doorbell, self._apply)
-        self._announcer.begin(base64.b64decode(joined["key"]), joined["peers"])
-        self._waking.update(wake=joined["wake"], foreign=False, watches=False, peers=joined["peers"])
+        foreign = joined.get("foreign", True)  # an older server does not say
+        self._announcer.begin(base64.b64decode(joined["key"]), joined["peers"], foreign=foreign)
+        self._waking.update(wake=joined["wake"], foreign=foreign, watches=False, peers=joined["peers"])
         return Membership(
             queue=self._queue,
             position=joined["position"],
@@ -110,6 +111,7 @@ class LogPeer:
             max_message_bytes=joined["max_message_bytes"],
             peer_timeout_seconds=float(joined["peer_timeout_seconds"]),
             resumed=joined["resumed"],
+            announced=self._doorbell is not None and not joined["resumed"] and not foreign,
         )
 
     async def publish(self, payloads: Sequence[bytes]) -> list[int]:

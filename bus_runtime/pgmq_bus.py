@@ -48,7 +48,7 @@ class PgmqBus(WorkerBus):
             acknowledged.
         batch_size: Messages per read, to begin with; more while there are more.
         poll_interval_ms: Milliseconds between looks where nothing wakes the reader; grows while nothing comes.
-        max_poll_seconds: Longest time without a look at the channel; on one with hundreds of peers, 20 ms for each.
+        max_poll_seconds: Longest time without a look at the channel; on one with hundreds of peers, 80 ms for each.
         acknowledge: `on_handled`: once every subscriber of this process is through with the message, so that a
             killed process loses nothing; `on_dispatch`: as soon as it is queued for them, as the reference does.
         peer: Durable name: after a restart the same name continues at what it had acknowledged.

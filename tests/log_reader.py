@@ -59,6 +59,7 @@ class ScriptedBackend(InMemoryBackend):
         self.failures: list[BaseException] = []
         self.answers: list[list[LogRecord]] = []
         self.peer_timeout = 600.0
+        self.announced = False
         self.make_waker: Callable[[], HandWaker] = HandWaker
         self.wakers: list[HandWaker] = []
         #: The server has answered, the answer is still on its way.
@@ -69,6 +70,7 @@ class ScriptedBackend(InMemoryBackend):
     async def join_channel(self, channel: str, options: JoinOptions) -> Membership:
         membership = await super().join_channel(channel, options)
         object.__setattr__(membership, "peer_timeout_seconds", self.peer_timeout)
+        object.__setattr__(membership, "announced", self.announced)
         return membership
 
     async def read_after(

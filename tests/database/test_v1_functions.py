@@ -23,10 +23,14 @@ async def test_join_says_what_a_client_needs(make_channel, join, admin):
         "token": await admin.fetchval("select substr(queue, 5) from pgmq_bus.channel where name = $1", channel.name),
         "position": 0, "delivered": 0, "durability": "Async", "self_delivery": True, "max_message_bytes": 2048,
         "peer_timeout_seconds": 90.0, "schema_version": 3, "resumed": False, "peers": 1,
+        "foreign": False,
     }  # fmt: skip
     second = await join(channel)
     assert second.joined["wake"] == wake
     assert second.joined["peers"] == 2
+    assert second.joined["foreign"] is False
+    await admin.fetchval("select public.bus_join($1)", channel.name)
+    assert (await join(channel)).joined["foreign"] is True
 
 
 async def test_join_is_at_the_head_of_the_log(make_channel, join):

@@ -240,13 +240,29 @@ async def test_what_joining_told_is_used_at_once_and_the_rest_is_looked_at_later
 ) -> None:
     monkeypatch.setattr(module, "_MAX_LEISURE", 3600.0)
     monkeypatch.setattr(module.random, "uniform", lambda low, high: high)
-    scene.announcer.begin(KEY, 1_000_000)
+    scene.announcer.begin(KEY, 1_000_000, foreign=False)
     assert scene.doorbell is not None
     assert scene.doorbell.addresses == ()
     scene.announcer.learn(7)
     await asyncio.sleep(0)
     assert scene.looks == [], "nothing depends on it yet"
     scene.announce(1)
+    await eventually(lambda: len(scene.looks) == 1)
+
+
+async def test_where_somebody_speaks_the_reference_protocol_joining_is_followed_by_a_look(scene: Scene) -> None:
+    scene.announcer.begin(KEY, 1, foreign=True)
+    await eventually(lambda: len(scene.looks) == 1)
+
+
+async def test_a_change_is_looked_at_sooner_than_what_joining_left_for_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_LEISURE", 3600.0)
+    scene.announcer.begin(KEY, 1, foreign=False)
+    await asyncio.sleep(0.05)
+    assert scene.looks == []
+    scene.announcer.learn(2)
     await eventually(lambda: len(scene.looks) == 1)
 
 
@@ -296,7 +312,12 @@ class Growing:
     [AccessDeniedError("bus: access denied", sqlstate="42501"), ConnectionLostError("connection lost")],
     ids=["refused", "lost"],
 )
-async def test_what_is_not_worth_repeating_waits_for_the_servers_next_answer(scene: Scene, error: Exception) -> None:
+async def test_what_is_not_worth_repeating_waits_for_the_servers_next_answer(
+    scene: Scene, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Long enough to see that it does wait.
+    monkeypatch.setattr(module, "_LEISURE_PER_PEER", 0.2)
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: high)
     await scene.know()
     scene.roster = roster(2, "a:1", "b:1")
     scene.failures = [error]

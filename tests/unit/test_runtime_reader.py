@@ -34,6 +34,35 @@ async def test_the_next_messages_are_taken_without_a_read(harness: Harness) -> N
     await harness.stop()
 
 
+async def test_who_is_told_of_everything_does_not_look_first(harness: Harness) -> None:
+    harness.backend.announced = True
+    await harness.start()
+    await harness.announce(2)
+    assert harness.received == [1, 2]
+    assert harness.reads == []
+    harness.waker.wake()
+    await settle()
+    assert [read.after for read in harness.reads] == [2]
+    await harness.stop()
+
+
+async def test_who_is_told_of_everything_and_is_not_looks_soon_and_complains(quick: Harness) -> None:
+    quick.backend.announced = True
+    await quick.start()
+    await quick.publish(2)
+    await eventually(lambda: quick.received == [1, 2])
+    await eventually(lambda: quick.waker.complaints == 1)
+    await quick.stop()
+
+
+async def test_without_a_doorbell_it_looks_first(harness: Harness) -> None:
+    harness.backend.announced = True
+    harness.backend.make_waker = lambda: HandWaker("poll")
+    await harness.start()
+    assert len(harness.reads) == 1
+    await harness.stop()
+
+
 async def test_what_was_taken_before_is_left_out(harness: Harness) -> None:
     await harness.start()
     await harness.publish(6)

@@ -26,8 +26,8 @@ begin
             perform pg_sleep(pause * (0.5 + random()));
             pause := least(pause * 2, 0.5);
         end loop;
+        perform pgmq_bus.lock_channel(p_channel_id);
     end if;
-    perform pgmq_bus.lock_channel(p_channel_id);
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;

@@ -7,11 +7,14 @@ begin
     if p_options is not null and jsonb_typeof(p_options) <> 'object' then
         raise invalid_parameter_value using message = 'bus: p_options must be an object';
     end if;
-    if exists (
-        select from jsonb_each(p_options) as option
-        where option.key in ('peer', 'application', 'host', 'runtime', 'address')
-                and jsonb_typeof(option.value) not in ('string', 'null')
-            or option.key = 'listens' and jsonb_typeof(option.value) not in ('boolean', 'null')
+    -- An expression, where a query would cost a session that is new more.
+    if jsonb_path_exists(
+        p_options,
+        '$.keyvalue() ? (
+            (@.key == "peer" || @.key == "application" || @.key == "host" || @.key == "runtime" || @.key == "address")
+                && @.value.type() != "string" && @.value.type() != "null"
+            || @.key == "listens" && @.value.type() != "boolean" && @.value.type() != "null"
+        )'
     ) then
         raise invalid_parameter_value using
             message = 'bus: peer, application, host, runtime and address must be texts, listens a boolean';
