@@ -50,13 +50,7 @@ begin
         count(p.id) + (durable_name is null)::integer as peers,
         coalesce(bool_or(p.is_foreign), p_foreign) as has_foreign,
         exists (select from pgmq_bus.channel_alive as a where a.channel_id = target.id) as alive,
-        -- As pgmq_bus.head has it.
-        (
-            select greatest(
-                s.trimmed, pg_sequence_last_value(to_regclass(format('pgmq.%I', 'q_' || target.queue || '_msg_id_seq')))
-            )
-            from pgmq_bus.channel_state as s where s.channel_id = target.id
-        ) as head,
+        pgmq_bus.head(target.id) as head,
         (select i.schema_version from pgmq_bus.installation as i) as schema_version
     into found_there
     from pgmq_bus.peer as p
