@@ -86,8 +86,8 @@ class Membership:
         max_message_bytes: Largest message the channel takes, in bytes of JSON; None: no limit known.
         peer_timeout_seconds: A peer that is not heard of for longer may be dropped.
         resumed: Whether a durable peer was found and continues.
-        announced: Whether whatever comes after `position` is announced to this peer, so that there is nothing to look
-            for to begin with: in a new session, the first call of a function costs the server most.
+        announced: Whether whatever comes after `position` is rung for. With a doorbell there is nothing to look for
+            then, to begin with: in a new session, the first call of a function costs the server most.
     """
 
     queue: str

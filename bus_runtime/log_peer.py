@@ -111,7 +111,7 @@ class LogPeer:
             max_message_bytes=joined["max_message_bytes"],
             peer_timeout_seconds=float(joined["peer_timeout_seconds"]),
             resumed=joined["resumed"],
-            announced=self._doorbell is not None and not joined["resumed"] and not foreign,
+            announced=not joined["resumed"] and not foreign,
         )
 
     async def publish(self, payloads: Sequence[bytes]) -> list[int]:
