@@ -350,8 +350,10 @@ async def test_interrupted(
     count = 60
     file = write(*(manifest(f"channel-{number}") for number in range(count)))
     arguments = ("apply", "-f", file, "--bindings", "b")
+    # What a shell runs in the background ignores SIGINT, and so would what the tests start.
+    command = ["env", "--default-signal=INT", BUSCTL, *arguments]
     process = subprocess.Popen(
-        [BUSCTL, *arguments], cwd=tmp_path, env=environment(database.dsn) | {"PYTHONUNBUFFERED": "1"},
+        command, cwd=tmp_path, env=environment(database.dsn) | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
