@@ -1,4 +1,4 @@
-"""Level-triggered reconciliation of BusChannels: provisioned, bound to a Secret, reported; and let go at the end."""
+"""Level-triggered reconciliation of BusChannels: provisioned, bound to a Secret, reported."""
 
 import logging
 from collections.abc import Mapping
@@ -6,17 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from bus_operator import provision, shards
-from bus_operator.actions import CreateChannel, DesiredChannel, DropChannel
+from bus_operator.actions import CreateChannel, DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.catalog import ChannelCounts
-from bus_operator.database import connect
+from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
     ConnectionFailedError,
     SecretError,
-    SpecError,
     TransientError,
 )
 from bus_operator.inventory import Inventory, Key, Resource
@@ -59,6 +58,9 @@ class ChannelReconciler:
         self._databases = databases
         self._reporter = reporter
         self._wake = wake
+        self._deletion = ChannelDeletion(
+            kube, inventory, selection=selection, databases=databases, reporter=reporter, wake=wake
+        )
         self._cluster: str | None = None
 
     async def reconcile(self, key: Key) -> None:
@@ -68,7 +70,7 @@ class ChannelReconciler:
             return
         try:
             if resource.deleting:
-                await self._finalize(resource)
+                await self._deletion.finalize(resource)
             elif FINALIZER not in resource.finalizers:
                 # Before anything is made in the database, so that nothing is left behind. Its event brings us back.
                 await self._kube.set_finalizer(resource, present=True)
@@ -148,67 +150,6 @@ class ChannelReconciler:
         secret.require_owner(resource)
         return secret.data
 
-    async def _finalize(self, resource: Resource) -> None:
-        """Does what the deletion policy says, then lets the resource go."""
-        if FINALIZER not in resource.finalizers:
-            return
-        policy = str(resource.spec.get("deletionPolicy", "Retain"))
-        wire_name, database = await self._whereabouts(resource)
-        if database is not None and wire_name is not None:
-            try:
-                await self._deprovision(resource, database, wire_name, policy)
-            except BusError as exc:
-                # Retain asks for nothing that needs the server; what the others ask for waits until it is back.
-                if policy != "Retain":
-                    await self._reporter.report(resource, _waiting(policy, exc), {})
-                    if isinstance(exc, TransientError):
-                        raise
-                    return
-                logger.warning("%s: retained channel %r without reaching the database: %s", resource, wire_name, exc)
-        elif policy != "Retain" and wire_name is not None:
-            await self._reporter.tell(
-                resource,
-                warning=True,
-                reason="NotDropped",
-                message=f"deletionPolicy {policy}: its BusDatabase is gone, channel {wire_name!r} was left as it is",
-            )
-        await self._kube.set_finalizer(resource, present=False)
-        self._inventory.remove(resource)
-        self._wake_rivals_of(resource, wire_name)
-
-    async def _whereabouts(self, resource: Resource) -> tuple[str | None, Resource | None]:
-        """Wire name and database: as reported, else as specified, for what was made and not reported any more."""
-        wire_name, database = resource.status.get("channel"), self._selection.last_database_of(resource)
-        if "database" in resource.status:
-            return wire_name, database
-        try:
-            spec = resource.channel_spec()
-            return spec.wire_name(*resource.key), await self._selection.database_of(resource, spec)
-        except SpecError:
-            return None, None
-
-    async def _deprovision(self, resource: Resource, database: Resource, wire_name: str, policy: str) -> None:
-        usable = self._databases.usable(database)
-        async with usable.slots:
-            shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"))
-            if shard is None:
-                return
-            async with connect(shard.admin) as connection:
-                done = await provision.deprovision(connection, wire_name, resource.uid, policy)
-        if done is None:
-            return
-        dropped = isinstance(done, DropChannel)
-        logger.info("%s: %s channel %r", resource, "dropped" if dropped else "retained", wire_name)
-        if dropped:
-            self._wake(database.kind, database.key)
-        elif policy == "DeleteIfEmpty":
-            await self._reporter.tell(
-                resource,
-                warning=True,
-                reason="NotEmpty",
-                message=f"channel {wire_name!r} still holds messages: it was retained",
-            )
-
     def _wake_rivals_of(self, resource: Resource, wire_name: str | None) -> None:
         for rival in self._selection.rivals_of(resource, wire_name):
             self._wake(rival.kind, rival.key)
@@ -233,13 +174,6 @@ def _as_issued(held: HeldCredential | None, generation: int | None) -> IssuedCre
     if held is None or generation is None:
         raise TransientError("the binding vanished while it was looked at", reason="Conflict")
     return IssuedCredential(held.username, held.password, generation)
-
-
-def _waiting(policy: str, failure: BusError) -> list[Condition]:
-    return [
-        Condition.unknown("Provisioned", "DeletionWaits", f"deletionPolicy {policy}: {failure}"),
-        Condition.unknown("CredentialsCurrent", "Waiting", "the channel is being deleted"),
-    ]
 
 
 class _Progress:
