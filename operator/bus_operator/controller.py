@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
 
+from bus_operator.binding_audit import BindingAudit
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import PLURALS, Kube
@@ -56,6 +57,7 @@ class Controller:
             wake=lambda kind, key: self._queue.add(Item(kind, key)),
             resync=resync,
         )
+        self._binding_audit = BindingAudit(kube, self.inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -69,6 +71,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._queue.run())
                 group.create_task(self._look_again())
+                group.create_task(self._binding_audit.run())
         finally:
             for _, task in self._secret_watches.values():
                 task.cancel()

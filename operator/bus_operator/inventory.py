@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
-from bus_operator.model import ChannelSpec, DatabaseSpec, Uid, describe
+from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Uid, describe
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -33,6 +33,8 @@ class Resource:
     finalizers: tuple[str, ...]
     spec: Mapping[str, Any] = field(repr=False)
     status: Mapping[str, Any] = field(repr=False)
+
+    api_version = f"{GROUP}/{VERSION}"
 
     @property
     def key(self) -> Key:

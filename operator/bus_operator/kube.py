@@ -7,21 +7,45 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SecretError, SpecError, TransientError
+from bus_operator.injection import LABEL as INJECT_LABEL
 from bus_operator.inventory import Key, Resource, comes_before
 from bus_operator.kube_api import KubeApi, message_of
-from bus_operator.model import GROUP, VERSION
+from bus_operator.model import GROUP, VERSION, Uid
+from bus_operator.pods import Pod
 
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 FINALIZER = f"{GROUP}/finalizer"
 CHANNEL_LABEL = f"{GROUP}/channel"
 SECRET_TYPE = "servicebinding.io/pgmqbus"  # noqa: S105 - a type, not a secret
 COMPONENT = "pgmq-bus"
+
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Asks the API server to leave out everything but metadata."""
+
+PODS_PER_PAGE = 500
+"""About a megabyte of metadata."""
+
+
+class Subject(Protocol):
+    """What an Event can be about."""
+
+    @property
+    def api_version(self) -> str: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def namespace(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def uid(self) -> Uid: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -169,19 +193,43 @@ class Kube:
         metadata = {"finalizers": finalizers, "resourceVersion": resource.resource_version}
         await self._patch(resource, _path(resource.kind, resource.key), {"metadata": metadata})
 
-    async def post_event(self, resource: Resource, *, warning: bool, reason: str, message: str) -> None:
-        """Tells about a change on the resource, as `kubectl describe` shows it."""
+    async def asking_pods(self) -> AsyncIterator[Pod]:
+        """The pods that ask for bindings: their metadata only, page by page, so that no more is ever held."""
+        query = {"labelSelector": f"{INJECT_LABEL}=true", "limit": str(PODS_PER_PAGE)}
+        while True:
+            with _translated("the list of pods"):
+                page = await self._api.get(f"/api/v1/pods?{urlencode(query)}", accept=METADATA_LIST)
+            for item in page["items"] or ():
+                yield Pod.from_body(item)
+            following = page["metadata"].get("continue")
+            if not following:
+                return
+            query["continue"] = following
+
+    async def post_event(
+        self, subject: Subject, *, warning: bool, reason: str, message: str, once: str | None = None
+    ) -> None:
+        """Tells about a change on an object, as `kubectl describe` shows it.
+
+        Args:
+            subject: What it is about.
+            warning: Whether somebody should look.
+            reason: In CamelCase.
+            message: What happened, and what to do.
+            once: Ends the Event's name; as long as there is an Event of that name no second one is made.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{resource.name[:50]}.", "namespace": resource.namespace},
+            "metadata": {"namespace": subject.namespace}
+            | ({"name": f"{subject.name[:50]}.{once}"} if once else {"generateName": f"{subject.name[:50]}."}),
             "involvedObject": {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": resource.kind,
-                "namespace": resource.namespace,
-                "name": resource.name,
-                "uid": resource.uid,
+                "apiVersion": subject.api_version,
+                "kind": subject.kind,
+                "namespace": subject.namespace,
+                "name": subject.name,
+                "uid": subject.uid,
             },
             "type": "Warning" if warning else "Normal",
             "reason": reason,
@@ -192,8 +240,12 @@ class Kube:
             "lastTimestamp": now,
             "count": 1,
         }
-        with _translated(f"Event about {resource}"):
-            await self._api.create(f"/api/v1/namespaces/{resource.namespace}/events", body)
+        try:
+            with _translated(f"Event about {subject}"):
+                await self._api.create(f"/api/v1/namespaces/{subject.namespace}/events", body)
+        except TransientError as exc:
+            if once is None or exc.reason != "Conflict":
+                raise
 
     async def _patch(self, resource: Resource, path: str, body: Mapping[str, Any]) -> Resource | None:
         try:

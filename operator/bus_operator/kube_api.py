@@ -16,6 +16,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import StartError
 
+JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
@@ -44,9 +45,9 @@ class KubeApi:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
 
-    async def get(self, path: str) -> dict[str, Any]:
-        """An object."""
-        return await self._request("GET", path)
+    async def get(self, path: str, *, accept: str = JSON) -> dict[str, Any]:
+        """An object, or a list; `accept` may ask for part of it."""
+        return await self._request("GET", path, accept=accept)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Posts to a collection; the object as it then is."""
@@ -59,7 +60,7 @@ class KubeApi:
     async def watch(self, path: str, *, field_selector: str, seconds: int) -> AsyncIterator[dict[str, Any]]:
         """The events of a collection, beginning with what is there, until the API server ends it after `seconds`."""
         query = {"watch": "true", "fieldSelector": field_selector, "timeoutSeconds": str(seconds)}
-        response = await self._send("GET", f"{path}?{urlencode(query)}", None, None, seconds=seconds + 30)
+        response = await self._send("GET", f"{path}?{urlencode(query)}", None, JSON, seconds=seconds + 30)
         try:
             _require_success(response.status, response.reason, b"" if response.status < 300 else await response.read())
             async for line in response.response.content:
@@ -68,16 +69,18 @@ class KubeApi:
             response.response.release()
 
     async def _request(
-        self, method: str, path: str, body: Any = None, content_type: str | None = None
+        self, method: str, path: str, body: Any = None, content_type: str = JSON, *, accept: str = JSON
     ) -> dict[str, Any]:
-        response = await self._send(method, path, body, content_type, seconds=TIMEOUT)
+        response = await self._send(method, path, body, content_type, accept=accept, seconds=TIMEOUT)
         text = await response.read()
         _require_success(response.status, response.reason, text)
         parsed: dict[str, Any] = json.loads(text)
         return parsed
 
-    async def _send(self, method: str, path: str, body: Any, content_type: str | None, *, seconds: float) -> Any:
-        headers = {"Content-Type": content_type or "application/json", "Accept": "application/json"}
+    async def _send(
+        self, method: str, path: str, body: Any, content_type: str, *, seconds: float, accept: str = JSON
+    ) -> Any:
+        headers = {"Content-Type": content_type, "Accept": accept}
         request = await self._client.param_serialize(
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )

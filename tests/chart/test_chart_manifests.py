@@ -286,6 +286,7 @@ def test_cluster_wide_rights(render: Render) -> None:
         ("pgmqbus.dev", "buschannels/status", "*", "patch"),
         ("", "namespaces", "*", "get"),
         ("", "events", "*", "create"),
+        ("", "pods", "*", "list"),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "get"),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "patch"),
     }

@@ -1,0 +1,78 @@
+"""Finds pods that asked for a binding and did not get it, and names them: each once, however long it stays like that.
+
+The webhook never holds a pod up, so a pod that is created while no replica answers starts without its bindings, and
+nothing in it would say why. Only the metadata of labelled pods is read, a page at a time, and nothing of it is kept but
+the UIDs of those that were named.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from bus_operator.errors import BusError
+from bus_operator.inventory import Inventory
+from bus_operator.kube import Kube
+from bus_operator.model import Uid
+from bus_operator.pods import MissingBinding, missing_binding
+from bus_operator.reporting import utc_now
+
+logger = logging.getLogger(__name__)
+
+REASON = "BindingMissing"
+
+
+class BindingAudit:
+    """Looks at the pods once per interval.
+
+    Args:
+        kube: The Kubernetes API.
+        inventory: The BusChannels that there are.
+        interval: Seconds between two looks.
+        clock: The current time.
+    """
+
+    def __init__(
+        self, kube: Kube, inventory: Inventory, *, interval: float, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._kube = kube
+        self._inventory = inventory
+        self._interval = interval
+        self._clock = clock
+        self._named: set[Uid] = set()
+
+    async def run(self) -> None:
+        """Looks until it is cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (BusError, ApiException) as exc:
+                logger.warning("cannot look for pods without their bindings: %s", exc)
+            await asyncio.sleep(self._interval)
+
+    async def look(self) -> None:
+        """Names those that were not named yet."""
+        lacking: set[Uid] = set()
+        async for pod in self._kube.asking_pods():
+            missing = missing_binding(pod, self._inventory.channels.__contains__, self._clock())
+            if missing is None:
+                continue
+            lacking.add(pod.uid)
+            if pod.uid not in self._named:
+                await self._tell(missing)
+                self._named.add(pod.uid)
+        self._named &= lacking
+
+    async def _tell(self, missing: MissingBinding) -> None:
+        pod = missing.pod
+        logger.warning("%s: %s", pod, missing.message)
+        # The name of the Event keeps another leader, or this one after a restart, from saying it again.
+        once = f"binding-missing-{pod.uid}"
+        await self._kube.post_event(pod, warning=True, reason=REASON, message=missing.message, once=once)
+        for name in missing.channels:
+            channel = self._inventory.channels.get((pod.namespace, name))
+            if channel is not None:
+                message = f"pod {pod.name} was created without this binding: recreate the pod"
+                await self._kube.post_event(channel, warning=True, reason=REASON, message=message, once=once)

@@ -1,0 +1,95 @@
+"""Pods that asked for a binding: what of their metadata tells whether they got it. No I/O."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from bus_operator.injection import CHANNELS_ANNOTATION, INJECTED_ANNOTATION, requested_channels, shown
+from bus_operator.inventory import Key
+from bus_operator.model import Uid
+
+GRACE = timedelta(minutes=1)
+"""How long a pod may wait for a BusChannel that is created after it, as when both are in one manifest."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The metadata of a pod that asks for bindings."""
+
+    namespace: str
+    name: str
+    uid: Uid
+    created: datetime
+    deleting: bool
+    channels: tuple[str, ...]
+    """The BusChannels that it asks for."""
+    injected: tuple[str, ...]
+    """Those that the webhook mounted."""
+    warnings: tuple[str, ...]
+    """What was wrong with asking."""
+
+    kind = "Pod"
+    api_version = "v1"
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    def __str__(self) -> str:
+        return f"Pod {self.namespace}/{self.name}"
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> "Pod":
+        """Reads a pod, or its metadata alone."""
+        metadata = body["metadata"]
+        asked = requested_channels(body)
+        injected = (metadata.get("annotations") or {}).get(INJECTED_ANNOTATION, "")
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=Uid(metadata["uid"]),
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            deleting="deletionTimestamp" in metadata,
+            channels=asked.channels,
+            injected=tuple(name for name in injected.split(",") if name),
+            warnings=asked.warnings,
+        )
+
+
+@dataclass(frozen=True)
+class MissingBinding:
+    """A pod that runs or waits without what it asked for."""
+
+    pod: Pod
+    message: str
+    """What is missing, and what to do."""
+    channels: tuple[str, ...] = ()
+    """The BusChannels that the pod was created without."""
+
+
+def missing_binding(pod: Pod, exists: Callable[[Key], bool], now: datetime) -> MissingBinding | None:
+    """What a pod lacks; None when it has everything, or may still get it.
+
+    Args:
+        pod: A pod that carries the label.
+        exists: Whether there is a BusChannel of that namespace and name.
+        now: The current time.
+    """
+    if pod.deleting:
+        return None
+    unknown = [name for name in pod.channels if not exists((pod.namespace, name))]
+    without = tuple(name for name in pod.channels if name not in pod.injected and name not in unknown)
+    problems = list(pod.warnings)
+    if without:
+        problems.append(
+            f"it was created without the binding of BusChannel {shown(without)}, as happens while the webhook cannot"
+            " be reached: recreate the pod (kubectl delete pod, or kubectl rollout restart of what owns it)"
+        )
+    if unknown and now - pod.created >= GRACE:
+        problems.append(
+            f"there is no BusChannel {shown(unknown)} in namespace {pod.namespace}: create it, or correct the"
+            f" annotation {CHANNELS_ANNOTATION} and recreate the pod"
+        )
+    return MissingBinding(pod, "; ".join(problems), without) if problems else None
