@@ -60,6 +60,7 @@ class Operator:
     def __init__(self, kubeconfig: Path, log: Path, **settings: str) -> None:
         self.health_port = free_port()
         self.webhook_port = free_port()
+        self.metrics_port = free_port()
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = {
@@ -73,6 +74,7 @@ class Operator:
             "BUS_WEBHOOK_TLS_SECRET": f"{RELEASE}-webhook-tls",
             "BUS_WEBHOOK_PORT": str(self.webhook_port),
             "BUS_HEALTH_PORT": str(self.health_port),
+            "BUS_METRICS_PORT": str(self.metrics_port),
             "BUS_RESYNC_SECONDS": str(RESYNC_SECONDS),
             "BUS_LOG_LEVEL": "DEBUG",
             "BUS_LOG_FORMAT": "json",

@@ -72,6 +72,11 @@ class CertificateBundle:
         return dict(zip(_KEYS, values, strict=True))
 
 
+def expiry(pem: bytes) -> datetime:
+    """Until when a certificate chain is in force, by its first certificate."""
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
+
+
 def service_names(service: str, namespace: str) -> tuple[str, ...]:
     """The DNS names of a Service; the API server asks for the first one."""
     return (

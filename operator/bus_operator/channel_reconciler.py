@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bus_operator import provision, shards
+from bus_operator import provision, shards, tallies
 from bus_operator.actions import CreateChannel, DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.catalog import ChannelCounts
@@ -93,6 +93,8 @@ class ChannelReconciler:
         await self._reporter.report(resource, progress.conditions(failure), fields)
         if isinstance(failure, TransientError):
             raise failure
+        if failure is not None:
+            tallies.failed(resource.kind, failure.reason)
 
     async def _provision(self, resource: Resource, progress: "_Progress", fields: dict[str, Any]) -> None:
         spec = resource.channel_spec()

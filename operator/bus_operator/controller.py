@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
 
+from bus_operator import tallies
 from bus_operator.binding_audit import BindingAudit
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
@@ -113,6 +114,10 @@ class Controller:
         self._queue.add(item)
 
     async def _reconcile(self, item: Item) -> float | None:
+        with tallies.reconciling(item.kind):
+            return await self._look_at(item)
+
+    async def _look_at(self, item: Item) -> float | None:
         if item.kind == "BusDatabase":
             self._watch_secret(item.key)
             return await self._reconciler.reconcile_database(item.key)

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus_operator import shards
+from bus_operator import shards, tallies
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, SecretError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
@@ -99,6 +99,8 @@ class DatabaseReconciler:
         await self._reporter.report(resource, conditions, fields | {"lastProbeTime": self._reporter.now()})
         if isinstance(known.failure, TransientError):
             raise known.failure
+        if known.failure is not None:
+            tallies.failed(resource.kind, known.failure.reason)
 
     def usable(self, database: Resource) -> UsableDatabase:
         """How to use a database.

@@ -14,6 +14,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
+from bus_operator import tallies
 from bus_operator.errors import StartError
 
 JSON = "application/json"
@@ -84,7 +85,13 @@ class KubeApi:
         request = await self._client.param_serialize(
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
-        return await self._client.call_api(*request, _request_timeout=seconds)
+        status = None
+        try:
+            response = await self._client.call_api(*request, _request_timeout=seconds)
+            status = response.status
+        finally:
+            tallies.requested(method, status)
+        return response
 
 
 def _require_success(status: int, reason: str, text: bytes) -> None:

@@ -19,6 +19,7 @@ from bus_operator.errors import BusError, StartError
 from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
+from bus_operator.metrics import Gauge, MetricsServer
 from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
 from bus_operator.settings import Settings
 from bus_operator.webhook import WebhookServer, make_app
@@ -54,6 +55,16 @@ class Operator:
             )
         self._webhook = WebhookServer(make_app(self._secret_name))
         self._health = HealthServer(lambda: self._webhook.healthy)
+        self._metrics = MetricsServer(
+            [
+                Gauge(
+                    "pgmq_bus_webhook_certificate_expiry_timestamp_seconds",
+                    "Until when the webhook's certificate is valid, in Unix time.",
+                    (),
+                    self._certificate_expiry,
+                )
+            ]
+        )
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Raises StartError when a port cannot be had."""
@@ -61,6 +72,9 @@ class Operator:
         _on_signals(stop.set)
         with _listening("BUS_HEALTH_PORT", self._settings.health_port):
             await self._health.start(self._settings.health_port)
+        if self._settings.metrics_port:
+            with _listening("BUS_METRICS_PORT", self._settings.metrics_port):
+                await self._metrics.start(self._settings.metrics_port)
         end_watching = asyncio.Event()
         parts = [
             asyncio.create_task(stop.wait()),
@@ -77,6 +91,7 @@ class Operator:
             results = await asyncio.gather(*parts, return_exceptions=True)
             await self._webhook.stop()
             await self._health.stop()
+            await self._metrics.stop()
             if self._controller.listed.is_set():
                 end_watching.set()
             else:
@@ -123,6 +138,10 @@ class Operator:
             except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
                 logger.warning("webhook certificate: %s", exc)
             await asyncio.sleep(CERTIFICATE_CHECK if started else CERTIFICATE_RETRY)
+
+    def _certificate_expiry(self) -> Iterator[tuple[tuple[()], float]]:
+        if (expires := self._certificate.expires) is not None:
+            yield (), expires.timestamp()
 
     async def _secret_name(self, namespace: str, channel: str) -> str | None:
         """The Secret of a BusChannel, for the webhook."""

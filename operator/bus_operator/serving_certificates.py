@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from bus_operator.certificates import CertificateBundle, plan_certificates, service_names
+from bus_operator.certificates import CertificateBundle, expiry, plan_certificates, service_names
 from bus_operator.errors import TransientError
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,10 @@ class ServingCertificate(Protocol):
     @property
     def ca_bundle(self) -> bytes | None:
         """PEM for the webhook configuration after ensure(); None when somebody else looks after that."""
+
+    @property
+    def expires(self) -> datetime | None:
+        """Until when clients accept what is served; None while nothing is."""
 
 
 class CertificateManager:
@@ -117,6 +121,11 @@ class CertificateManager:
         """The authorities to trust, in PEM; None before the first `ensure()`."""
         return self._served.ca_certificates if self._served is not None else None
 
+    @property
+    def expires(self) -> datetime | None:
+        """Until when clients accept what is served; None while nothing is."""
+        return expiry(self._served.certificate) if self._served is not None else None
+
     def _serve(self, bundle: CertificateBundle) -> bool:
         before, self._served = self._served, bundle
         if before is None or (before.certificate, before.key) != (bundle.certificate, bundle.key):
@@ -161,6 +170,11 @@ class FileCertificates:
     def ca_bundle(self) -> None:
         """None: cert-manager's injector looks after the webhook configuration."""
         return
+
+    @property
+    def expires(self) -> datetime | None:
+        """Until when clients accept what is served; None while nothing is."""
+        return expiry(self._served[0]) if self._served is not None else None
 
     def _read(self) -> tuple[bytes, bytes]:
         try:

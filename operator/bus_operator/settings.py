@@ -25,6 +25,8 @@ class Settings(BaseModel):
     """Directory of a certificate that someone else renews (cert-manager); without it the operator makes its own."""
     webhook_port: Annotated[int, Field(ge=0, le=65535)] = 9443
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """0: no metrics."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     resync_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from bus_operator import naming
+from bus_operator import naming, tallies
 from bus_operator.injection import MalformedPodError, PodBinding, inject, requested_channels, shown
 
 logger = logging.getLogger(__name__)
@@ -94,11 +95,16 @@ class _PodWebhook:
     lookup_timeout: float
 
     async def mutate_pods(self, request: web.Request) -> web.Response:
+        begun = time.monotonic()
+        outcome = "malformed"
         try:
             response = await self._review(_parse(await request.read()))
+            outcome = _outcome(response)
         except (_MalformedReviewError, MalformedPodError) as error:
             logger.warning("malformed AdmissionReview: %s", error)
             raise web.HTTPBadRequest(text=f"malformed AdmissionReview: {error}\n") from error
+        finally:
+            tallies.admitted(outcome, time.monotonic() - begun)
         body = {"apiVersion": _API_VERSION, "kind": "AdmissionReview", "response": response}
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
@@ -165,6 +171,12 @@ class _PodWebhook:
             )
         bindings = [PodBinding(channel, secret) for channel, secret in zip(channels, secrets, strict=True)]
         return bindings, warnings
+
+
+def _outcome(response: Mapping[str, Any]) -> str:
+    if "warnings" in response:
+        return "incomplete"
+    return "injected" if "patch" in response else "unchanged"
 
 
 class _MalformedReviewError(ValueError):

@@ -61,6 +61,7 @@ def test_objects(render: Render) -> None:
         ("Role", "bus-pgmq-bus-webhook-tls"),
         ("RoleBinding", "bus-pgmq-bus-secrets"),
         ("RoleBinding", "bus-pgmq-bus-webhook-tls"),
+        ("Service", "bus-pgmq-bus-metrics"),
         ("Service", "bus-pgmq-bus-webhook"),
         ("Deployment", "bus-pgmq-bus"),
         ("MutatingWebhookConfiguration", "bus-pgmq-bus"),
@@ -116,7 +117,8 @@ def test_selectors_find_their_pods_and_no_others(render: Render, values: dict[st
     pods = {m["metadata"]["name"]: m["spec"]["template"]["metadata"]["labels"] for m in workloads}
     selectors = {m["metadata"]["name"]: m["spec"]["selector"]["matchLabels"] for m in workloads}
     selectors |= {
-        m["metadata"]["name"].removesuffix("-webhook"): m["spec"]["selector"] for m in manifests.of("Service")
+        m["metadata"]["name"].removesuffix("-webhook").removesuffix("-metrics"): m["spec"]["selector"]
+        for m in manifests.of("Service")
     }
     assert selectors.keys() == pods.keys()
     for (name, selector), (pod, labels) in itertools.product(selectors.items(), pods.items()):
@@ -132,6 +134,7 @@ def test_operator_environment(render: Render) -> None:
         "BUS_WEBHOOK_TLS_SECRET": "bus-pgmq-bus-webhook-tls",
         "BUS_WEBHOOK_PORT": "9443",
         "BUS_HEALTH_PORT": "8080",
+        "BUS_METRICS_PORT": "8081",
         "BUS_LOG_LEVEL": "INFO",
         "BUS_LOG_FORMAT": "text",
         "BUS_RESYNC_SECONDS": "60",
@@ -156,7 +159,8 @@ def test_names_in_the_environment_exist(render: Render, values: dict[str, Any]) 
     assert manifests.one("ClusterRole", env["BUS_SERVICE_ACCOUNT"] + "-secrets")
     assert webhook["webhooks"][0]["clientConfig"]["service"]["name"] == service["metadata"]["name"]
     ports = {port["name"]: port["containerPort"] for port in operator_pod(manifests)["containers"][0]["ports"]}
-    assert ports == {"webhook": int(env["BUS_WEBHOOK_PORT"]), "health": int(env["BUS_HEALTH_PORT"])}
+    variables = {"webhook": "BUS_WEBHOOK_PORT", "health": "BUS_HEALTH_PORT", "metrics": "BUS_METRICS_PORT"}
+    assert ports == {name: int(env[variable]) for name, variable in variables.items()}
     assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": "webhook"}]
 
 

@@ -32,6 +32,8 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
         ({"imagePullSecrets": [{}]}, "imagePullSecrets.0: name is required"),
         ({"log": {"level": "verbose"}}, "log.level: log.level must be one of the following"),
         ({"log": {"format": "xml"}}, "log.format: log.format must be one of the following"),
+        ({"metrics": {"port": 9443}}, "metrics.port: Must not validate the schema (not)"),
+        ({"metrics": {"port": 80}}, "metrics.port: Must be greater than or equal to 1024"),
         ({"resyncSeconds": 0}, "resyncSeconds: Must be greater than or equal to 5"),
         ({"resyncSeconds": "60s"}, "resyncSeconds: Invalid type. Expected: integer, given: string"),
         ({"secretNamespaces": "default"}, "secretNamespaces: Invalid type. Expected: array, given: string"),
@@ -62,7 +64,15 @@ def test_bad_values_are_refused(refusal: Callable[..., str], values: dict[str, A
 def test_schema_names_the_values_there_are(chart: Path) -> None:
     """Else a value could be set that values.yaml does not explain, or be explained and refused."""
     schema = json.loads((chart / "values.schema.json").read_text())
-    for path in ((), ("image",), ("log",), ("serviceAccount",), ("webhook", "certManager"), ("devPostgres",)):
+    for path in (
+        (),
+        ("image",),
+        ("log",),
+        ("metrics",),
+        ("serviceAccount",),
+        ("webhook", "certManager"),
+        ("devPostgres",),
+    ):
         values, definition = yaml.safe_load((chart / "values.yaml").read_text()), schema
         for key in path:
             values, definition = values[key], definition["properties"][key]

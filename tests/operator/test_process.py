@@ -9,6 +9,8 @@ from control_plane import wait_until
 from operator_process import Operator, free_port
 from operator_world import Namespace, World
 
+PORTS = ("BUS_HEALTH_PORT", "BUS_WEBHOOK_PORT", "BUS_METRICS_PORT")
+
 
 def test_probes(operator: Operator) -> None:
     operator.require_running()
@@ -32,13 +34,13 @@ def test_what_it_cannot_start_with(operator: Operator, settings: dict[str, str],
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("variable", ["BUS_HEALTH_PORT", "BUS_WEBHOOK_PORT"])
+@pytest.mark.parametrize("variable", PORTS)
 def test_a_port_that_is_taken(operator: Operator, variable: str) -> None:
     with socket.socket(socket.AF_INET6) as taken:
         taken.bind(("::", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ports = {"BUS_HEALTH_PORT": str(free_port()), "BUS_WEBHOOK_PORT": str(free_port())} | {variable: str(port)}
+        ports = {name: str(free_port()) for name in PORTS} | {variable: str(port)}
         status, output = operator.run_to_end(**ports)
     assert status == 1
     (line,) = (line for line in output.splitlines() if line.startswith("bus-operator: "))

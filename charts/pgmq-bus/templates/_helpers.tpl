@@ -40,6 +40,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "pgmq-bus.fullname" . }}-webhook
 {{- end }}
 
+{{- define "pgmq-bus.metricsService" -}}
+{{ include "pgmq-bus.fullname" . }}-metrics
+{{- end }}
+
 {{- define "pgmq-bus.webhookTLSSecret" -}}
 {{ include "pgmq-bus.fullname" . }}-webhook-tls
 {{- end }}

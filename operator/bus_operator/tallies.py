@@ -1,0 +1,100 @@
+"""What the operator counts about its own work.
+
+The one place that knows the library's counters: everything else calls a function here. The values of all labels come
+from the code, so their number is bounded. What is to be said about single resources is read at a scrape: see `metrics`.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+
+from bus_operator.errors import BusError
+
+REGISTRY = CollectorRegistry()
+
+# A second series for each of them, which nothing here needs.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Seconds: from a look that finds nothing to do, to the timeouts of a database that hangs."""
+
+DONE, RETRY, DEFECT = "done", "retry", "defect"
+"""Outcomes of a reconciliation: it came to its end (which may be a condition that says what the user has to change), it
+comes back by itself, or it raised what nobody expected."""
+
+_reconciles = Counter(
+    "pgmq_bus_reconciles", "Reconciliations, by kind of resource and outcome.", ["kind", "outcome"], registry=REGISTRY
+)
+_reconcile_duration = Histogram(
+    "pgmq_bus_reconcile_duration_seconds",
+    "How long reconciliations took.",
+    ["kind", "outcome"],
+    buckets=_DURATIONS,
+    registry=REGISTRY,
+)
+_errors = Counter(
+    "pgmq_bus_errors",
+    "Failures, by the reason that the resource's condition shows.",
+    ["kind", "reason"],
+    registry=REGISTRY,
+)
+_api_requests = Counter(
+    "pgmq_bus_api_requests",
+    "Requests to the Kubernetes API, without kopf's own watches.",
+    ["verb", "status"],
+    registry=REGISTRY,
+)
+_admissions = Counter(
+    "pgmq_bus_admissions", "Pods that the webhook was asked about, by outcome.", ["outcome"], registry=REGISTRY
+)
+_admission_duration = Histogram(
+    "pgmq_bus_admission_duration_seconds", "How long the webhook took.", buckets=_DURATIONS, registry=REGISTRY
+)
+
+# A rate needs a value before the first event.
+for _kind in ("BusDatabase", "BusChannel"):
+    for _outcome in (DONE, RETRY, DEFECT):
+        _reconciles.labels(_kind, _outcome)
+for _outcome in ("injected", "incomplete", "unchanged", "malformed"):
+    _admissions.labels(_outcome)
+
+
+@contextmanager
+def reconciling(kind: str) -> Iterator[None]:
+    """A resource is looked at: counts how that ends, and after how long."""
+    begun = time.monotonic()
+    outcome: str | None = DEFECT
+    try:
+        yield
+    except BusError as exc:
+        outcome = RETRY
+        failed(kind, exc.reason)
+        raise
+    except asyncio.CancelledError:
+        outcome = None
+        raise
+    else:
+        outcome = DONE
+    finally:
+        if outcome is not None:
+            _reconciles.labels(kind, outcome).inc()
+            _reconcile_duration.labels(kind, outcome).observe(time.monotonic() - begun)
+
+
+def failed(kind: str, reason: str) -> None:
+    """A resource could not be brought to what its manifest says; `reason` is that of a BusError."""
+    _errors.labels(kind, reason).inc()
+
+
+def requested(verb: str, status: int | None) -> None:
+    """The API server answered, or did not (None)."""
+    _api_requests.labels(verb, f"{status // 100}xx" if status is not None else "none").inc()
+
+
+def admitted(outcome: str, seconds: float) -> None:
+    """The webhook answered: injected, incomplete (injected, with warnings), unchanged or malformed."""
+    _admissions.labels(outcome).inc()
+    _admission_duration.observe(seconds)
