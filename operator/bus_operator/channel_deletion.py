@@ -4,9 +4,9 @@ import logging
 
 from bus_operator import provision, shards
 from bus_operator.actions import DropChannel
-from bus_operator.database import connect
+from bus_operator.breaker import SuspectError
 from bus_operator.database_reconciler import DatabaseReconciler
-from bus_operator.errors import BusError, SpecError, TransientError
+from bus_operator.errors import AuthenticationFailedError, BusError, ConnectionFailedError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Resource
 from bus_operator.kube import FINALIZER, Kube
 from bus_operator.reporting import Reporter, Wake
@@ -57,6 +57,8 @@ class ChannelDeletion:
             except BusError as exc:
                 # Retain asks for nothing that needs the server; what the others ask for waits until it is back.
                 if policy != "Retain":
+                    if isinstance(exc, SuspectError):
+                        raise
                     await self._reporter.report(resource, _waiting(policy, exc), {})
                     if isinstance(exc, TransientError):
                         raise
@@ -86,13 +88,16 @@ class ChannelDeletion:
             return None, None
 
     async def _deprovision(self, resource: Resource, database: Resource, wire_name: str, policy: str) -> None:
-        usable = self._databases.usable(database)
-        async with usable.slots:
-            shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"))
-            if shard is None:
-                return
-            async with connect(shard.admin) as connection:
-                done = await provision.deprovision(connection, wire_name, resource.uid, policy)
+        usable = self._databases.usable(database, resource)
+        try:
+            async with usable.slots:
+                shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"), usable.connect)
+                if shard is None:
+                    return
+                async with usable.connect(shard.admin) as connection:
+                    done = await provision.deprovision(connection, wire_name, resource.uid, policy)
+        except (ConnectionFailedError, AuthenticationFailedError) as exc:
+            raise self._databases.suspect(database, exc) from exc
         if done is None:
             return
         dropped = isinstance(done, DropChannel)

@@ -8,9 +8,10 @@ from typing import Any
 from bus_operator import provision, shards, tallies
 from bus_operator.actions import CreateChannel, DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
+from bus_operator.breaker import SuspectError, VerdictPendingError
 from bus_operator.catalog import ChannelCounts
 from bus_operator.channel_deletion import ChannelDeletion
-from bus_operator.database_reconciler import DatabaseReconciler, NotObservedYetError
+from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
@@ -76,7 +77,8 @@ class ChannelReconciler:
                 await self._kube.set_finalizer(resource, present=True)
             else:
                 await self._make(resource)
-        except NotObservedYetError:
+        except VerdictPendingError:
+            # The verdict wakes it.
             return
 
     async def _make(self, resource: Resource) -> None:
@@ -86,8 +88,8 @@ class ChannelReconciler:
         try:
             await self._provision(resource, progress, fields)
         except BusError as exc:
-            if exc.reason == "Conflict":
-                # Somebody else was faster; what is true now shows at the next look.
+            if exc.reason == "Conflict" or isinstance(exc, SuspectError):
+                # Somebody else was faster, or a session broke; what is true now shows at the next look.
                 raise
             failure = exc
         await self._reporter.report(resource, progress.conditions(failure), fields)
@@ -103,7 +105,7 @@ class ChannelReconciler:
         database = await self._selection.database_of(resource, spec)
         fields["database"] = {"namespace": database.namespace, "name": database.name}
         yielding = self._selection.younger_rivals(resource, wire_name, database)
-        usable = self._databases.usable(database)
+        usable = self._databases.usable(database, resource)
 
         secret_name = spec.secret_name(resource.name)
         present: Mapping[str, str] | None = None
@@ -119,13 +121,15 @@ class ChannelReconciler:
         desired = replace(desired, owner_reference=f"{desired.owner_reference}@{await self._cluster_id()}")
         last = resource.status.get("shard")
         try:
-            async with usable.slots, shards.placed(usable.shards, wire_name, last) as (shard, connection):
+            async with (
+                usable.slots,
+                shards.placed(usable.shards, wire_name, last, usable.connect) as (shard, connection),
+            ):
                 provisioned = await provision.provision(
                     connection, desired, held, yielding, binding_wanted=refusal is None
                 )
         except (ConnectionFailedError, AuthenticationFailedError) as exc:
-            self._wake(database.kind, database.key)
-            raise TransientError(f"{database} is not ready: {exc}", reason="DatabaseUnavailable") from exc
+            raise self._databases.suspect(database, exc) from exc
         if provisioned.actions:
             logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
             self._wake_rivals_of(resource, wire_name)

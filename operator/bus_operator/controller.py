@@ -1,4 +1,4 @@
-"""Ties watches to the reconciler: one work queue for all resources, and one watch per connection Secret."""
+"""Ties watches to the reconciler: a work queue with lanes for the databases, and a watch per connection Secret."""
 
 import asyncio
 import logging
@@ -37,13 +37,21 @@ class Item(NamedTuple):
         return f"{self.kind} {'/'.join(self.key)}"
 
 
+class Lane(NamedTuple):
+    """Where a key of the work queue waits: only for others of its lane, however slow or dead their database is."""
+
+    purpose: str
+    database: Key | None
+    """None for channels whose database is not known yet."""
+
+
 class Controller:
     """Runs the reconciler over everything that the watches report.
 
     Args:
         kube: The Kubernetes API.
         resync: Seconds after which each resource is looked at without an event.
-        workers: How many resources are reconciled at the same time.
+        workers: How many channels of one database are reconciled at the same time, and how many deleted besides.
     """
 
     def __init__(self, kube: Kube, *, resync: float, workers: int) -> None:
@@ -51,7 +59,7 @@ class Controller:
         self.listed = asyncio.Event()
         """Set once everything was listed."""
         self._kube = kube
-        self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers)
+        self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
         self._reconciler = Reconciler(
             kube,
             self.inventory,
@@ -112,6 +120,13 @@ class Controller:
         self.inventory.remove(resource)
         self._queue.forget(item)
         self._queue.add(item)
+
+    def _lane_of(self, item: Item) -> Lane:
+        if item.kind == "BusDatabase":
+            return Lane("database", item.key)
+        resource = self.inventory.channels.get(item.key)
+        purpose = "deletions" if resource is not None and resource.deleting else "channels"
+        return Lane(purpose, self._reconciler.presumed_database_of(item.key))
 
     async def _reconcile(self, item: Item) -> float | None:
         with tallies.reconciling(item.kind):

@@ -1,8 +1,8 @@
 """Connections of the operator to PostgreSQL, and the one place where driver errors become ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -22,6 +22,9 @@ APPLICATION_NAME = "pgmq-bus-operator"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 CONNECT_TIMEOUT = 10.0
 """Seconds until an address that does not answer counts as unreachable."""
+
+COMMAND_TIMEOUT = 25.0
+"""Seconds until a session in which a statement is not answered counts as lost; locks are waited for 10 s at most."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,10 @@ def _ssl_mode(settings: Mapping[str, str]) -> str:
     return mode
 
 
-@asynccontextmanager
-async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
-    """An administrator's session with a pinned search_path and timeouts, closed at the end.
+async def open_session(admin: AdminConnection) -> asyncpg.Connection:
+    """An administrator's session with a pinned search_path and timeouts.
 
-    Raises ConnectionFailedError, AuthenticationFailedError and, for what fails inside, what `translate` makes of it.
+    Raises ConnectionFailedError and AuthenticationFailedError.
     """
     with translate(str(admin.endpoint)):
         connection = await asyncpg.connect(
@@ -168,7 +170,7 @@ async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
             database=admin.endpoint.database,
             ssl=admin.endpoint.ssl_mode,
             timeout=CONNECT_TIMEOUT,
-            command_timeout=60,
+            command_timeout=COMMAND_TIMEOUT,
             # A pooler in transaction mode in front of the server has no place for prepared statements.
             statement_cache_size=0,
         )
@@ -181,12 +183,36 @@ async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
                 "SET check_function_bodies = off;"
                 "SET client_min_messages = warning"
             )
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
+
+
+async def close_session(connection: asyncpg.Connection) -> None:
+    """Says goodbye, if the server still listens."""
+    try:
+        await connection.close(timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+Connect = Callable[[AdminConnection], AbstractAsyncContextManager[asyncpg.Connection]]
+"""Gives a session for one use: `connect` opens one each time, the operator keeps them (see sessions.py)."""
+
+
+@asynccontextmanager
+async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
+    """A session as `open_session` opens it, closed at the end.
+
+    Raises what `open_session` raises and, for what fails inside, what `translate` makes of it.
+    """
+    connection = await open_session(admin)
+    try:
+        with translate(str(admin.endpoint)):
             yield connection
-        finally:
-            try:
-                await connection.close(timeout=5)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                connection.terminate()
+    finally:
+        await close_session(connection)
 
 
 class translate:  # noqa: N801 - reads as a statement: with translate(...):

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bus_operator import shards, tallies
-from bus_operator.database import AdminConnection, connect
+from bus_operator.breaker import Breaker, SuspectError
+from bus_operator.database import AdminConnection, Connect
 from bus_operator.errors import BusError, SecretError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
 from bus_operator.model import ClientEndpoint, DatabaseSpec
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.selection import Selection
+from bus_operator.sessions import Sessions
 from bus_operator.shards import Shards
 from bus_operator.status import Condition
 
@@ -27,7 +29,6 @@ class KnownDatabase:
     """What the last reconciliation of a BusDatabase found out; channels use it."""
 
     generation: int
-    slots: asyncio.Semaphore = field(compare=False, repr=False)
     admin: AdminConnection | None = None
     shards: Shards | None = None
     clients: ClientEndpoint = field(default_factory=ClientEndpoint)
@@ -40,6 +41,16 @@ class KnownDatabase:
         return self.repaired or before is None or before != self or (before.failure is None) != (self.failure is None)
 
 
+class Access:
+    """What lasts from one reconciliation of a BusDatabase to the next."""
+
+    def __init__(self, database: Resource) -> None:
+        self.breaker = Breaker(str(database))
+        self.sessions = Sessions()
+        self.slots = asyncio.Semaphore(CONNECTIONS_PER_DATABASE)
+        self.known: KnownDatabase | None = None
+
+
 @dataclass(frozen=True)
 class UsableDatabase:
     """A BusDatabase that channels can be made in."""
@@ -48,10 +59,8 @@ class UsableDatabase:
     shards: Shards
     clients: ClientEndpoint
     """Where pods connect, where that differs."""
-
-
-class NotObservedYetError(Exception):
-    """The database has not been looked at since the operator started; once it is, its channels are woken."""
+    connect: Connect = field(compare=False, repr=False)
+    """Gives an administrator's session for one use."""
 
 
 class DatabaseReconciler:
@@ -73,48 +82,63 @@ class DatabaseReconciler:
         self._selection = selection
         self._reporter = reporter
         self._wake = wake
-        self._known: dict[Key, KnownDatabase] = {}
+        self._access: dict[Key, Access] = {}
 
     async def reconcile(self, key: Key) -> None:
         """Looks at one BusDatabase. Raises TransientError when it should be tried again soon."""
         resource = self._inventory.databases.get(key)
         if resource is None or resource.deleting:
-            self._known.pop(key, None)
+            gone = self._access.pop(key, None)
+            if gone is not None:
+                gone.sessions.drop()
             self._wake_channels_of(key)
             return
-        before = self._known.get(key)
-        known = KnownDatabase(
-            resource.generation, before.slots if before else asyncio.Semaphore(CONNECTIONS_PER_DATABASE)
-        )
+        access = self._access.setdefault(key, Access(resource))
+        known = KnownDatabase(resource.generation)
         fields: dict[str, Any] = {}
         try:
-            conditions = await self._observe(resource, known, fields)
+            conditions = await self._observe(resource, access, known, fields)
         except BusError as exc:
             known.failure = exc
             conditions = _failed(exc, known.admin)
-        self._known[key] = known
+        before, access.known = access.known, known
+        waiting = access.breaker.decide(known.failure if known.shards is None else None)
         # First: reporting may fail, and then this change would not be seen as one again.
         if known.changed_since(before):
             self._wake_channels_of(key)
+        else:
+            for channel in waiting:
+                self._wake("BusChannel", channel)
         await self._reporter.report(resource, conditions, fields | {"lastProbeTime": self._reporter.now()})
         if isinstance(known.failure, TransientError):
             raise known.failure
         if known.failure is not None:
             tallies.failed(resource.kind, known.failure.reason)
 
-    def usable(self, database: Resource) -> UsableDatabase:
-        """How to use a database.
+    def usable(self, database: Resource, channel: Resource) -> UsableDatabase:
+        """How a channel may use a database.
 
         Raises:
-            NotObservedYetError: It has not been looked at yet.
+            VerdictPendingError: It has not been probed yet, or not since a session failed.
             SpecError: It is not ready. It has its own retries, and wakes its channels when it is back.
         """
-        known = self._known.get(database.key)
-        if known is None:
-            raise NotObservedYetError
-        if known.shards is None:
-            raise SpecError(f"{database} is not ready: {known.failure}", reason="DatabaseUnavailable")
-        return UsableDatabase(known.slots, known.shards, known.clients)
+        access = self._access.setdefault(database.key, Access(database))
+        access.breaker.check(channel.key)
+        if access.known is None or access.known.shards is None:
+            raise ValueError(f"{database}: the breaker is closed, and nothing is known")
+        return UsableDatabase(access.slots, access.known.shards, access.known.clients, access.sessions.session)
+
+    def suspect(self, database: Resource, failure: BusError) -> SuspectError:
+        """Has the database probed, since a session in it failed; until then its channels leave it alone.
+
+        Returns:
+            What the channel that noticed raises: its own status waits for the verdict.
+        """
+        access = self._access.get(database.key)
+        if access is not None and access.breaker.suspect():
+            access.sessions.drop()
+            self._wake(database.kind, database.key)
+        return SuspectError(f"{database} is probed: {failure}")
 
     def secret_of(self, key: Key) -> str | None:
         """The name of the Secret that a BusDatabase refers to."""
@@ -124,12 +148,16 @@ class DatabaseReconciler:
         except SpecError:
             return None
 
-    async def _observe(self, resource: Resource, known: KnownDatabase, fields: dict[str, Any]) -> list[Condition]:
+    async def _observe(
+        self, resource: Resource, access: Access, known: KnownDatabase, fields: dict[str, Any]
+    ) -> list[Condition]:
         spec = resource.database_spec()
         admin = await self._admin_connection(resource, spec)
+        connect = access.sessions.session
         async with connect(admin) as connection:
             known.admin = admin
-            report = await shards.install(connection, admin, spec.shards)
+            report = await shards.install(connection, admin, spec.shards, connect)
+        await access.sessions.keep_only([admin, *(shard.admin for shard in report.shards.usable)])
         for shard, actions in report.done.items():
             logger.info("%s: %s: %s", resource, shard, ", ".join(map(str, actions)))
         known.shards, known.clients, known.repaired = report.shards, spec.client_endpoint, bool(report.done)

@@ -26,7 +26,7 @@ class Reconciler:
     def __init__(self, kube: Kube, inventory: Inventory, *, wake: Wake, resync: float) -> None:
         self._inventory = inventory
         self._resync = resync
-        selection = Selection(kube, inventory)
+        self._selection = selection = Selection(kube, inventory)
         reporter = Reporter(kube, inventory, wake)
         self._databases = DatabaseReconciler(kube, inventory, selection=selection, reporter=reporter, wake=wake)
         self._channels = ChannelReconciler(
@@ -46,3 +46,8 @@ class Reconciler:
     def secret_of(self, key: Key) -> str | None:
         """The name of the Secret that a BusDatabase refers to."""
         return self._databases.secret_of(key)
+
+    def presumed_database_of(self, channel: Key) -> Key | None:
+        """The BusDatabase that the channel most likely is or will be in; None where that is open."""
+        resource = self._inventory.channels.get(channel)
+        return self._selection.presumed_database_of(resource) if resource is not None else None

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 Wake = Callable[[str, Key], None]
 """Asks for a resource (kind, key) to be reconciled soon."""
 
-PROBE_TIME_INTERVAL = timedelta(minutes=10)
-"""`lastProbeTime` alone is written no more often than this: a write to every database each minute helps nobody."""
+PROBE_TIME_INTERVAL = timedelta(hours=1)
+"""`lastProbeTime` alone is written no more often than this: that a database is looked at is no news."""
 
 
 def utc_now() -> datetime:

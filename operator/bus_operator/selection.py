@@ -74,6 +74,19 @@ class Selection:
         used = _used(channel)
         return self._inventory.databases.get(used) if used else None
 
+    def presumed_database_of(self, channel: Resource) -> Key | None:
+        """Where the channel most likely is or will be, without asking anybody; None where that is open."""
+        if channel.deleting and "database" in channel.status:
+            return _used(channel)
+        reference = channel.spec.get("databaseRef")
+        if reference is not None:
+            return reference.get("namespace", channel.namespace), reference["name"]
+        if "database" in channel.status:
+            return _used(channel)
+        defaults = [item.key for item in self._inventory.defaults()]
+        own = [key for key in defaults if key[0] == channel.namespace] or defaults
+        return own[0] if len(own) == 1 else None
+
     def channels_of(self, database: Key) -> Iterable[Resource]:
         """The BusChannels that a change of this BusDatabase may concern, also those that look for a default."""
         for channel in self._inventory.channels.values():

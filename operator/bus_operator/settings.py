@@ -30,7 +30,8 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     resync_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
-    workers: Annotated[int, Field(ge=1, le=64)] = 8
+    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Of each database."""
 
     @property
     def secrets_role(self) -> str:

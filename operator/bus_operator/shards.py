@@ -15,7 +15,7 @@ import asyncpg
 from bus_operator import catalog, naming, provision, render, sql
 from bus_operator.actions import InstallAction
 from bus_operator.catalog import ObservedDatabase
-from bus_operator.database import AdminConnection, connect, translate
+from bus_operator.database import AdminConnection, Connect, connect, translate
 from bus_operator.errors import BusError, InsufficientPrivilegeError, SpecError
 
 
@@ -70,13 +70,16 @@ class Report:
     """Why not all shards can be used."""
 
 
-async def install(connection: asyncpg.Connection, admin: AdminConnection, count: int) -> Report:
+async def install(
+    connection: asyncpg.Connection, admin: AdminConnection, count: int, connect: Connect = connect
+) -> Report:
     """Creates the databases that are missing among `count`, and brings the schema of each up to date.
 
     Args:
         connection: A session in the first.
         admin: How it was opened.
         count: How many are wanted.
+        connect: How to open sessions in the others.
 
     Raises:
         BusError: When the first one cannot be used; without it the others are not touched.
@@ -94,7 +97,7 @@ async def install(connection: asyncpg.Connection, admin: AdminConnection, count:
             if not exists:
                 await _create_database(connection, shard)
                 exists = True
-            installed = await _install(shard)
+            installed = await _install(shard, connect)
         except BusError as exc:
             failure = failure or exc
             unseen = unseen or exists
@@ -114,7 +117,7 @@ async def _present(connection: asyncpg.Connection, admin: AdminConnection) -> di
     return {int(suffix): own for suffix, own in found.items() if re.fullmatch("[1-9][0-9]{0,2}", suffix)}
 
 
-async def _install(shard: Shard) -> tuple[list[InstallAction], int] | None:
+async def _install(shard: Shard, connect: Connect) -> tuple[list[InstallAction], int] | None:
     """What was done in the shard, and how many channels it has; None where nobody asked for it and there is nothing."""
     async with connect(shard.admin) as connection:
         if not shard.takes_channels and not (await catalog.observe_database(connection)).schema_installed:
@@ -148,13 +151,14 @@ async def _create_database(connection: asyncpg.Connection, shard: Shard) -> None
         ) from exc
 
 
-async def find(shards: Shards, channel: str, last: int | None = None) -> Shard | None:
+async def find(shards: Shards, channel: str, last: int | None = None, connect: Connect = connect) -> Shard | None:
     """The shard that holds the channel with that wire name.
 
     Args:
         shards: Where to look.
         channel: The wire name.
         last: The index of the shard that it was in last.
+        connect: How to open sessions.
 
     Raises:
         SpecError: When it may be in a shard that cannot be used.
@@ -174,7 +178,7 @@ async def find(shards: Shards, channel: str, last: int | None = None) -> Shard |
 
 @asynccontextmanager
 async def placed(
-    shards: Shards, channel: str, last: int | None = None
+    shards: Shards, channel: str, last: int | None = None, connect: Connect = connect
 ) -> AsyncIterator[tuple[Shard, asyncpg.Connection]]:
     """The shard that holds the channel with that wire name, or that shall, and a session there to make it in.
 
@@ -184,6 +188,7 @@ async def placed(
         shards: Where to look.
         channel: The wire name.
         last: The index of the shard that it was in last; if it is in none any more, it goes there again.
+        connect: How to open sessions.
 
     Raises:
         SpecError: When it may be in a shard that cannot be used.
@@ -201,12 +206,12 @@ async def placed(
                 return
     async with connect(shards.usable[0].admin) as lock, lock.transaction():
         await lock.execute(sql.query("lock_installation"))
-        shard = await find(shards, channel, last) or home or await _emptiest(shards.usable)
+        shard = await find(shards, channel, last, connect) or home or await _emptiest(shards.usable, connect)
         async with connect(shard.admin) as connection:
             yield shard, connection
 
 
-async def _emptiest(shards: Iterable[Shard]) -> Shard:
+async def _emptiest(shards: Iterable[Shard], connect: Connect) -> Shard:
     counted = []
     for shard in shards:
         if shard.takes_channels:

@@ -1,8 +1,12 @@
-"""A keyed work queue, as controllers use it.
+"""A keyed work queue with lanes, as controllers use it.
 
 A key that is added many times is worked on once; a key is never worked on twice at the same time; what is added while
 it is worked on is worked on again afterwards, so no change is missed. Failures come back with capped, jittered backoff,
 and never stop coming back.
+
+Each key waits in a lane, and each lane has workers of its own: where all workers of one lane hang, the others go on. A
+lane is there while it has work. Which one a key is in is asked whenever it is added; one that has changed lane
+meanwhile moves, and is still worked on once at a time.
 """
 
 import asyncio
@@ -27,23 +31,44 @@ def backoff(failures: int) -> float:
     return min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
+def _one_lane(_: object) -> Hashable:
+    return None
+
+
+class _Lane(Generic[Item]):
+    """Keys that wait, in order, and how many workers there are for them."""
+
+    def __init__(self) -> None:
+        self.ready: dict[Item, None] = {}
+        self.workers = 0
+
+
 class WorkQueue(Generic[Item]):
     """Hands keys to `work`, which returns the seconds after which it wants to see the key again, or None.
 
     Args:
         work: Called with a key. A BusError is a failure that backoff may cure; it is logged with the key.
-        workers: How many keys are worked on at the same time.
+        workers: How many keys of one lane are worked on at the same time.
+        lane_of: The lane of a key; without it there is one lane.
     """
 
-    def __init__(self, work: Callable[[Item], Awaitable[float | None]], *, workers: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[Item], Awaitable[float | None]],
+        *,
+        workers: int,
+        lane_of: Callable[[Item], Hashable] = _one_lane,
+    ) -> None:
         self._work = work
         self._workers = workers
-        self._ready: asyncio.Queue[Item] = asyncio.Queue()
-        self._queued: set[Item] = set()
+        self._lane_of = lane_of
+        self._lanes: dict[Hashable, _Lane[Item]] = {}
+        self._queued: dict[Item, Hashable] = {}
         self._active: set[Item] = set()
         self._again: set[Item] = set()
         self._failures: dict[Item, int] = {}
         self._timers: dict[Item, asyncio.TimerHandle] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     def add(self, item: Item, *, delay: float = 0) -> None:
         """Asks for a key to be worked on, now or in `delay` seconds; the earlier of two wishes wins."""
@@ -58,9 +83,16 @@ class WorkQueue(Generic[Item]):
             return
         if item in self._active:
             self._again.add(item)
-        elif item not in self._queued:
-            self._queued.add(item)
-            self._ready.put_nowait(item)
+            return
+        name = self._lane_of(item)
+        if item in self._queued:
+            if self._queued[item] == name:
+                return
+            del self._lanes[self._queued[item]].ready[item]
+        self._queued[item] = name
+        lane = self._lanes.setdefault(name, _Lane())
+        lane.ready[item] = None
+        self._staff(name, lane)
 
     def forget(self, item: Item) -> None:
         """Drops timers and the failure count of a key that is gone."""
@@ -72,8 +104,13 @@ class WorkQueue(Generic[Item]):
     async def run(self) -> None:
         """Works until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
-                group.create_task(self._worker())
+            self._group = group
+            try:
+                for name, lane in tuple(self._lanes.items()):
+                    self._staff(name, lane)
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._group = None
 
     def _due(self, item: Item) -> None:
         self._timers.pop(item, None)
@@ -83,25 +120,42 @@ class WorkQueue(Generic[Item]):
         self._failures[item] = self._failures.get(item, 0) + 1
         return backoff(self._failures[item])
 
-    async def _worker(self) -> None:
-        while True:
-            item = await self._ready.get()
-            self._queued.discard(item)
-            self._active.add(item)
-            try:
-                delay = await self._work(item)
-            except BusError as exc:
-                delay = self._retry(item)
-                logger.warning("%s: %s: %s; next attempt in %.1f s", item, exc.reason, exc, delay)
-            except Exception:  # a defect: it must stop neither this worker nor the key's next attempt
-                delay = self._retry(item)
-                logger.exception("%s: unexpected failure; next attempt in %.1f s", item, delay)
-            else:
-                self._failures.pop(item, None)
-            finally:
-                self._active.discard(item)
-            if item in self._again:
-                self._again.discard(item)
-                self.add(item)
-            elif delay is not None:
-                self.add(item, delay=delay)
+    def _staff(self, name: Hashable, lane: _Lane[Item]) -> None:
+        """Workers end when their lane is empty, so each key that comes to a lane may need one."""
+        if self._group is None:
+            return
+        for _ in range(min(len(lane.ready), self._workers - lane.workers)):
+            lane.workers += 1
+            self._group.create_task(self._worker(name, lane))
+
+    async def _worker(self, name: Hashable, lane: _Lane[Item]) -> None:
+        try:
+            while lane.ready:
+                item = next(iter(lane.ready))
+                del lane.ready[item]
+                del self._queued[item]
+                await self._work_on(item)
+        finally:
+            lane.workers -= 1
+            if not lane.workers and not lane.ready:
+                self._lanes.pop(name, None)
+
+    async def _work_on(self, item: Item) -> None:
+        self._active.add(item)
+        try:
+            delay = await self._work(item)
+        except BusError as exc:
+            delay = self._retry(item)
+            logger.warning("%s: %s: %s; next attempt in %.1f s", item, exc.reason, exc, delay)
+        except Exception:  # a defect: it must stop neither this worker nor the key's next attempt
+            delay = self._retry(item)
+            logger.exception("%s: unexpected failure; next attempt in %.1f s", item, delay)
+        else:
+            self._failures.pop(item, None)
+        finally:
+            self._active.discard(item)
+        if item in self._again:
+            self._again.discard(item)
+            self.add(item)
+        elif delay is not None:
+            self.add(item, delay=delay)

@@ -71,6 +71,8 @@ async def test_the_administrators_password_is_changed(world: World, namespace: N
     database.wait_ready()
     async with created.session() as session:
         await session.execute(f"ALTER ROLE {role} PASSWORD '{passwords[1]}'")
+        # Those that are open would go on.
+        await session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
     # A new channel is the first to notice.
     channel = namespace.channel()
     database.wait_for("AuthenticationFailed")

@@ -11,7 +11,7 @@ def test_defaults() -> None:
     assert settings == Settings()
     assert (settings.resync_seconds, settings.workers, settings.log_level, settings.log_format) == (
         60,
-        8,
+        4,
         "INFO",
         "json",
     )

@@ -18,8 +18,12 @@ async def start() -> AsyncIterator[Start]:
     """Starts queues, which are cancelled at the end."""
     tasks: list[asyncio.Task[None]] = []
 
-    def begin(work: Callable[[str], Awaitable[float | None]], workers: int = 4) -> WorkQueue[str]:
-        queue = WorkQueue(work, workers=workers)
+    def begin(
+        work: Callable[[str], Awaitable[float | None]],
+        workers: int = 4,
+        lane_of: Callable[[str], str] = lambda key: "the only one",
+    ) -> WorkQueue[str]:
+        queue = WorkQueue(work, workers=workers, lane_of=lane_of)
         tasks.append(asyncio.create_task(queue.run()))
         return queue
 
@@ -98,6 +102,58 @@ async def test_as_many_at_once_as_there_are_workers(start: Start) -> None:
     worker.may_end.release()
     await settle()
     assert sorted(worker.active) == ["b", "c"]
+
+
+async def test_a_lane_in_which_everything_hangs_delays_no_other(start: Start) -> None:
+    worker = Worker()
+
+    async def work(key: str) -> float | None:
+        if key.startswith("dead"):
+            await asyncio.Event().wait()
+        return await worker(key)
+
+    queue = start(work, workers=2, lane_of=lambda key: key.split("/")[0])
+    for number in range(50):
+        queue.add(f"dead/{number}")
+    queue.add("alive/1")
+    worker.may_end.release()
+    await settle()
+    assert worker.done == ["alive/1"]
+
+
+async def test_a_key_that_changes_its_lane_is_worked_on_once_and_then_in_the_new_one(start: Start) -> None:
+    lanes = dict.fromkeys(("first", "second", "moves"), "old")
+    worker = Worker()
+    queue = start(worker, workers=1, lane_of=lanes.__getitem__)
+    for key in ("first", "second", "moves"):
+        queue.add(key)
+    await settle()
+    lanes["moves"] = "new"
+    queue.add("moves")
+    await settle()
+    # It overtook the one before it in the old lane, and is not in that one any more.
+    assert worker.active == ["first", "moves"]
+    lanes["moves"] = "old"
+    queue.add("moves")
+    await settle()
+    assert worker.active == ["first", "moves"]
+    for _ in range(4):
+        worker.may_end.release()
+    await settle()
+    assert worker.done == ["first", "moves", "second", "moves"]
+
+
+async def test_what_was_added_before_the_start_is_worked_on_in_all_lanes() -> None:
+    worker = Worker()
+    queue = WorkQueue(worker, workers=2, lane_of=lambda key: key[0])
+    for key in ("a1", "a2", "a3", "b1"):
+        queue.add(key)
+    task = asyncio.create_task(queue.run())
+    await settle()
+    assert sorted(worker.active) == ["a1", "a2", "b1"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_key_comes_back_after_the_delay_that_its_work_returned(start: Start) -> None:
