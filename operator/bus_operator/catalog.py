@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 
 import asyncpg
 
@@ -98,6 +99,31 @@ class ChannelCounts:
     """Messages in the log."""
 
 
+class ChannelUsage(NamedTuple):
+    """How a channel is used, as a survey of all channels of a database finds it. Small: there are thousands."""
+
+    id: int
+    """Its number in the registry."""
+    owner_uid: str | None
+    """The UID of its BusChannel; None when that was deleted and the channel retained."""
+    doorbell: int
+    listen: int
+    poll: int
+    """Live peers, by how they are woken."""
+    backlog: int
+    """Messages that the slowest live peer has not acknowledged."""
+    oldest: float | None
+    """The age of the first of them in seconds."""
+    published: int
+    redelivered: int
+    lost: int
+    """Messages since the channel was made: published, given again to a peer, trimmed before a peer had read them."""
+    messages: int
+    """Messages in the log."""
+    bytes: int
+    """The log's size on disk, indexes included."""
+
+
 async def observe_database(connection: asyncpg.Connection) -> ObservedDatabase:
     """Reads the server and, where there is one, the installation."""
     row = await connection.fetchrow(sql.query("observe_database"))
@@ -158,6 +184,11 @@ async def databases(connection: asyncpg.Connection, prefix: str) -> dict[str, bo
 async def count_channels(connection: asyncpg.Connection) -> int:
     """How many channels the database holds, retained ones included."""
     return int(await connection.fetchval(sql.query("database_counts")))
+
+
+async def survey(connection: asyncpg.Connection) -> list[ChannelUsage]:
+    """How all channels of the database are used, retained ones included."""
+    return [ChannelUsage(*row) for row in await connection.fetch(sql.query("survey"))]
 
 
 async def count_channel(connection: asyncpg.Connection, channel_id: int) -> ChannelCounts:

@@ -34,7 +34,9 @@ create table pgmq_bus.channel (
         check (octet_length(doorbell_key) = 32),
     roster bigint not null default 1,
     functions_fingerprint text,
-    never_given int8multirange not null default '{}'
+    never_given int8multirange not null default '{}',
+    left_lost bigint not null default 0,
+    left_redelivered bigint not null default 0
 ) with (fillfactor = 50);
 comment on table pgmq_bus.channel is 'One row per channel. A publisher holds its row lock to the end of its transaction: that is the total order.';
 comment on column pgmq_bus.channel.queue is 'The PGMQ queue that is this channel''s log: pgmq.q_<queue>.';
@@ -44,6 +46,7 @@ comment on column pgmq_bus.channel.doorbell_key is 'What peers encrypt their dat
 comment on column pgmq_bus.channel.roster is 'Version of what publishers know about the peers: grows whenever a peer comes, goes or is woken in another way.';
 comment on column pgmq_bus.channel.functions_fingerprint is 'Fingerprint of this channel''s functions in pgmq_bus_channel as installed.';
 comment on column pgmq_bus.channel.never_given is 'Ids that were passed over after crashes: see pgmq_bus.recover.';
+comment on column pgmq_bus.channel.left_lost is 'What peers that left had lost, and below what they had been given again; of those that are there it is in pgmq_bus.peer.';
 comment on column pgmq_bus.channel.owner_uid is 'UID of the BusChannel that manages this row; null when it was deleted and the channel retained for its return.';
 
 create table pgmq_bus.channel_state (
@@ -52,11 +55,14 @@ create table pgmq_bus.channel_state (
     trim_after timestamptz not null default '-infinity',
     measured_to bigint not null default 0,
     measured_messages bigint not null default 0,
-    measured_bytes bigint not null default 0
+    measured_bytes bigint not null default 0,
+    dropped_lost bigint not null default 0,
+    dropped_redelivered bigint not null default 0
 ) with (fillfactor = 50);
 comment on table pgmq_bus.channel_state is 'What trimming writes, apart from the row that publishers lock.';
 comment on column pgmq_bus.channel_state.trimmed is 'Messages up to this id are gone from the log.';
 comment on column pgmq_bus.channel_state.measured_to is 'Where messages or bytes are limited: how far they are counted, from trimmed on.';
+comment on column pgmq_bus.channel_state.dropped_lost is 'The same of peers that trimming removed, apart from the row that publishers lock.';
 
 create table pgmq_bus.channel_gate (
     channel_id integer primary key references pgmq_bus.channel on delete cascade

@@ -18,7 +18,13 @@ begin
     end if;
     perform pgmq_bus.change_roster(member.channel_id);
     perform pgmq_bus.trim(member.channel_id, true);
-    delete from pgmq_bus.peer where queue = member.queue;
-    return found;
+    with gone as (
+        delete from pgmq_bus.peer where queue = member.queue returning lost, redelivered
+    )
+    update pgmq_bus.channel as c
+    set left_lost = c.left_lost + gone.lost, left_redelivered = c.left_redelivered + gone.redelivered
+    from gone
+    where c.id = member.channel_id and gone.lost + gone.redelivered > 0;
+    return true;
 end
 $$;

@@ -74,13 +74,23 @@ begin
 
     -- Long after the timeout, so that a process that was only paused still finds its place and is told what it lost. One that
     -- comes back at this moment is left alone.
-    delete from pgmq_bus.peer as p
-    where p.queue in (
-        select old.queue from pgmq_bus.peer as old
-        where old.channel_id = p_channel_id
-            and old.last_seen < clock_timestamp() - target.peer_timeout
-                - case when old.name is null then interval '1 day' else interval '30 days' end
-        for update skip locked
-    );
+    with dropped as (
+        delete from pgmq_bus.peer as p
+        where p.queue in (
+            select old.queue from pgmq_bus.peer as old
+            where old.channel_id = p_channel_id
+                and old.last_seen < clock_timestamp() - target.peer_timeout
+                    - case when old.name is null then interval '1 day' else interval '30 days' end
+            for update skip locked
+        )
+        returning p.lost, p.redelivered
+    ),
+    totals as (
+        select sum(dropped.lost) as lost, sum(dropped.redelivered) as redelivered from dropped having count(*) > 0
+    )
+    update pgmq_bus.channel_state as s
+    set dropped_lost = s.dropped_lost + totals.lost, dropped_redelivered = s.dropped_redelivered + totals.redelivered
+    from totals
+    where s.channel_id = p_channel_id;
 end
 $$;
