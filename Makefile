@@ -57,6 +57,10 @@ bench: bench-setup  ## Measure beside Redis, NATS and pipecat (45 minutes, nothi
 bench-quick: bench-setup  ## The same in under five minutes: shows that it works, not who is faster
 	$(RUN)/python -m benchmarks --quick
 
+.PHONY: bench-operator
+bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000 BusChannels over 20 databases: bench/operator.json
+	$(RUN)/python -m benchmarks.operator_scale --output bench/operator.json
+
 .PHONY: lint
 lint: setup  ## Format, lint, types, import boundaries
 	$(RUN)/ruff format --check .

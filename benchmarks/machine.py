@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def _commit() -> str:
     return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
-def describe(directory: Path) -> dict[str, Any]:
-    """The machine, and the disk that holds `directory`."""
+def describe(directory: Path, packages: Iterable[str] = _PACKAGES) -> dict[str, Any]:
+    """The machine, the versions of `packages`, and the disk that holds `directory`."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -79,7 +80,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in packages},
         "file_system": file_system(directory),
         "flush_ms": flush_milliseconds(directory),
     }

@@ -78,7 +78,7 @@ class KubeClient:
         self.kubeconfig = configuration
         self._headers = {"Authorization": f"Bearer {user['token']}"}
         authority = base64.b64decode(cluster["certificate-authority-data"])
-        self._pool = urllib3.PoolManager(ca_cert_data=authority.decode(), retries=False, timeout=30)
+        self._pool = urllib3.PoolManager(ca_cert_data=authority.decode(), retries=False, timeout=30, maxsize=8)
 
     def close(self) -> None:
         self._pool.clear()
@@ -95,6 +95,10 @@ class KubeClient:
         if not 200 <= response.status < 300:
             raise ApiError(response.status, answer.get("message", ""))
         return answer
+
+    def raw(self, path: str) -> urllib3.BaseHTTPResponse:
+        """What is no JSON, such as the API server's metrics."""
+        return self._pool.request("GET", self.server + path, headers=self._headers)
 
     def get(self, path: str) -> Any:
         """An object, or None when there is none."""

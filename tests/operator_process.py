@@ -96,6 +96,11 @@ class Operator:
         wait_until(lambda: self.probe("/readyz") == 200 or self._ended(), "operator is ready", seconds=30)
         self.require_running()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def require_running(self) -> None:
         assert self._process is not None
         assert self._process.poll() is None, self.log[-3000:]

@@ -1,0 +1,27 @@
+"""The rows of the table, in the order in which they are measured: those that disturb the others come last."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.operator_scale.figures import Figure
+from benchmarks.operator_scale.rows import apply_ready
+from benchmarks.operator_scale.world import ScaleWorld
+
+
+@dataclass(frozen=True)
+class Row:
+    """One situation that is measured.
+
+    Attributes:
+        measure: Brings it about and measures. What it needs of the large cluster it asks for with `world.populate()`;
+            what it adds stays within its own namespaces, and is gone or settled when it returns.
+        what: One line.
+    """
+
+    measure: Callable[[ScaleWorld], list[Figure]]
+    what: str
+
+
+ROWS = {
+    "apply_ready": Row(apply_ready.measure, "one more BusChannel, from apply to Ready"),
+}
