@@ -43,15 +43,16 @@ class Breaker:
             return "pending"
         return "open" if self._failure is not None else "closed"
 
-    def check(self, channel: Key) -> None:
+    def check(self, channel: Key | None) -> None:
         """Returns when the database may be used.
 
         Raises:
-            VerdictPendingError: Nothing is decided; the channel is among those that the verdict wakes.
+            VerdictPendingError: Nothing is decided; the channel, if it is one, is among those that the verdict wakes.
             SpecError: It is out of order. It has its own retries, and wakes its channels when it is back.
         """
         if not self._decided:
-            self._waiting.add(channel)
+            if channel is not None:
+                self._waiting.add(channel)
             raise VerdictPendingError
         if self._failure is not None:
             raise SpecError(f"{self._database} is not ready: {self._failure}", reason="DatabaseUnavailable")

@@ -176,6 +176,12 @@ async def has_channel(connection: asyncpg.Connection, name: str) -> bool:
     return bool(await connection.fetchval(sql.query("has_channel"), name))
 
 
+async def channel_owner(connection: asyncpg.Connection, name: str) -> str | None:
+    """The UID of the owner of the channel with that wire name; None where it has none or is not there."""
+    owner: str | None = await connection.fetchval(sql.query("channel_owner"), name)
+    return owner
+
+
 async def databases(connection: asyncpg.Connection, prefix: str) -> dict[str, bool]:
     """The server's databases whose names begin with `prefix`, and whether this administrator owns them."""
     return {row["name"]: row["own"] for row in await connection.fetch(sql.query("databases"), prefix)}

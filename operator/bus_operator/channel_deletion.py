@@ -1,19 +1,28 @@
-"""What becomes of a BusChannel that is being deleted: its channel dropped or retained, then the resource let go."""
+"""What becomes of a BusChannel that is being deleted: its channel dropped or retained, then the resource let go.
 
+Nothing holds the resource for long. What cannot be done at once is noted on the BusDatabase (`pending_deletions`);
+where there is no BusDatabase any more, the channel stays in the database as it is.
+"""
+
+import asyncio
 import logging
 
 from bus_operator import provision, shards
 from bus_operator.actions import DropChannel
 from bus_operator.breaker import SuspectError
-from bus_operator.database_reconciler import DatabaseReconciler
+from bus_operator.database_reconciler import DatabaseReconciler, UsableDatabase
 from bus_operator.errors import AuthenticationFailedError, BusError, ConnectionFailedError, SpecError, TransientError
-from bus_operator.inventory import Inventory, Resource
+from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
+from bus_operator.model import Uid
+from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.selection import Selection
-from bus_operator.status import Condition
 
 logger = logging.getLogger(__name__)
+
+PATIENCE = 15.0
+"""Seconds that a deletion may take, waiting for its turn included, before it is noted for later."""
 
 
 class ChannelDeletion:
@@ -24,6 +33,7 @@ class ChannelDeletion:
         inventory: What the watches saw.
         selection: Where a channel belongs.
         databases: What is known about the databases.
+        pending: Keeps what cannot be done at once.
         reporter: Where the outcome goes.
         wake: Asks for another resource to be reconciled soon.
     """
@@ -35,6 +45,7 @@ class ChannelDeletion:
         *,
         selection: Selection,
         databases: DatabaseReconciler,
+        pending: PendingDeletions,
         reporter: Reporter,
         wake: Wake,
     ) -> None:
@@ -42,68 +53,99 @@ class ChannelDeletion:
         self._inventory = inventory
         self._selection = selection
         self._databases = databases
+        self._pending = pending
         self._reporter = reporter
         self._wake = wake
+        self._waited: set[Uid] = set()
+        """Those that have waited for a probe of their database once: a server that comes and goes keeps nobody."""
 
     async def finalize(self, resource: Resource) -> None:
-        """Does what the deletion policy says, then lets the resource go."""
+        """Does what the deletion policy says, or sees to it that it will be done; then lets the resource go."""
         if FINALIZER not in resource.finalizers:
             return
         policy = str(resource.spec.get("deletionPolicy", "Retain"))
-        wire_name, database = await self._whereabouts(resource)
-        if database is not None and wire_name is not None:
-            try:
-                await self._deprovision(resource, database, wire_name, policy)
-            except BusError as exc:
-                # Retain asks for nothing that needs the server; what the others ask for waits until it is back.
-                if policy != "Retain":
-                    if isinstance(exc, SuspectError):
-                        raise
-                    await self._reporter.report(resource, _waiting(policy, exc), {})
-                    if isinstance(exc, TransientError):
-                        raise
-                    return
-                logger.warning("%s: retained channel %r without reaching the database: %s", resource, wire_name, exc)
-        elif policy != "Retain" and wire_name is not None:
-            await self._reporter.tell(
-                resource,
-                warning=True,
-                reason="NotDropped",
-                message=f"deletionPolicy {policy}: its BusDatabase is gone, channel {wire_name!r} was left as it is",
-            )
+        wire_name = None
+        if (place := await self._whereabouts(resource)) is not None:
+            wire_name, database = place
+            await self._settle(resource, wire_name, database, policy)
         await self._kube.set_finalizer(resource, present=False)
         self._inventory.remove(resource)
+        self._waited.discard(resource.uid)
         for rival in self._selection.rivals_of(resource, wire_name):
             self._wake(rival.kind, rival.key)
 
-    async def _whereabouts(self, resource: Resource) -> tuple[str | None, Resource | None]:
+    async def _whereabouts(self, resource: Resource) -> tuple[str, Key] | None:
         """Wire name and database: as reported, else as specified, for what was made and not reported any more."""
-        wire_name, database = resource.status.get("channel"), self._selection.last_database_of(resource)
-        if "database" in resource.status:
-            return wire_name, database
+        reported, last = resource.status.get("channel"), self._selection.last_database_of(resource)
+        if reported is not None and last is not None:
+            return reported, last
         try:
             spec = resource.channel_spec()
-            return spec.wire_name(*resource.key), await self._selection.database_of(resource, spec)
+            database = await self._selection.database_of(resource, spec)
         except SpecError:
-            return None, None
+            # It never had a place in a database.
+            return None
+        return spec.wire_name(*resource.key), database.key
 
-    async def _deprovision(self, resource: Resource, database: Resource, wire_name: str, policy: str) -> None:
-        usable = self._databases.usable(database, resource)
+    async def _settle(self, resource: Resource, wire_name: str, key: Key, policy: str) -> None:
+        failure: BusError
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._deprovision(resource, key, wire_name, policy)
+            return
+        except TimeoutError:
+            failure = TransientError(f"it took longer than {PATIENCE:.0f} s", reason="DatabaseError")
+            self._suspect(key, failure)
+        except BusError as exc:
+            failure = exc
+        if failure.reason == "Conflict":
+            # Somebody else was faster; what is true now shows at the next look.
+            raise failure
+        if isinstance(failure, SuspectError) and resource.uid not in self._waited:
+            self._waited.add(resource.uid)
+            raise failure
+        await self._leave_for_later(resource, wire_name, key, policy, failure)
+
+    async def _usable(self, resource: Resource, key: Key) -> UsableDatabase:
+        """How to use the database. In a namespace that is going away, its BusDatabase or Secret may have gone first."""
+        database = self._selection.existing(key)
+        try:
+            if database is None:
+                raise SpecError(f"there is no BusDatabase {'/'.join(key)} any more", reason="DatabaseNotFound")
+            return self._databases.usable(database, resource)
+        except SpecError:
+            last = self._databases.last_usable(key)
+            if last is not None and key[0] == resource.namespace and await self._kube.is_terminating(key[0]):
+                return last
+            raise
+
+    def _suspect(self, key: Key, failure: BusError) -> BusError:
+        """Spares the others from finding out the same one by one. Returns what to raise."""
+        database = self._selection.existing(key)
+        if database is None:
+            self._databases.forget_last(key)
+            return failure
+        return self._databases.suspect(database, failure)
+
+    async def _deprovision(self, resource: Resource, key: Key, wire_name: str, policy: str) -> None:
+        usable = await self._usable(resource, key)
         try:
             async with usable.slots:
+                if usable.last_resort and self._databases.last_usable(key) is not usable:
+                    raise SpecError(f"the server of BusDatabase {'/'.join(key)} cannot be reached")
                 shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"), usable.connect)
                 if shard is None:
                     return
                 async with usable.connect(shard.admin) as connection:
                     done = await provision.deprovision(connection, wire_name, resource.uid, policy)
         except (ConnectionFailedError, AuthenticationFailedError) as exc:
-            raise self._databases.suspect(database, exc) from exc
+            raise self._suspect(key, exc) from exc
         if done is None:
             return
         dropped = isinstance(done, DropChannel)
         logger.info("%s: %s channel %r", resource, "dropped" if dropped else "retained", wire_name)
         if dropped:
-            self._wake(database.kind, database.key)
+            self._wake("BusDatabase", key)
         elif policy == "DeleteIfEmpty":
             await self._reporter.tell(
                 resource,
@@ -112,9 +154,29 @@ class ChannelDeletion:
                 message=f"channel {wire_name!r} still holds messages: it was retained",
             )
 
-
-def _waiting(policy: str, failure: BusError) -> list[Condition]:
-    return [
-        Condition.unknown("Provisioned", "DeletionWaits", f"deletionPolicy {policy}: {failure}"),
-        Condition.unknown("CredentialsCurrent", "Waiting", "the channel is being deleted"),
-    ]
+    async def _leave_for_later(
+        self, resource: Resource, wire_name: str, key: Key, policy: str, failure: BusError
+    ) -> None:
+        database = self._selection.existing(key)
+        try:
+            if database is None:
+                raise SpecError("its BusDatabase is gone", reason="DatabaseNotFound")
+            await self._pending.note(database, resource, wire_name, policy)
+        except SpecError as exc:
+            logger.warning("%s: channel %r was left as it is: %s; %s", resource, wire_name, failure, exc)
+            if policy != "Retain":
+                await self._reporter.tell(
+                    resource,
+                    warning=True,
+                    reason="NotDropped",
+                    message=f"deletionPolicy {policy}: {exc}, channel {wire_name!r} was left as it is",
+                )
+            return
+        logger.info("%s: channel %r: %s is pending: %s", resource, wire_name, policy, failure)
+        await self._reporter.tell(
+            resource,
+            warning=policy != "Retain",
+            reason="DeletionPending",
+            message=f"deletionPolicy {policy} is carried out on channel {wire_name!r} when {database} can be used"
+            f" again; until then the logins stay: {failure}",
+        )

@@ -39,6 +39,7 @@ class ChannelReconciler:
         inventory: What the watches saw.
         selection: Where a channel belongs.
         databases: What is known about the databases.
+        deletion: Sees to those that are being deleted.
         reporter: Where the outcome goes.
         wake: Asks for another resource to be reconciled soon.
     """
@@ -50,6 +51,7 @@ class ChannelReconciler:
         *,
         selection: Selection,
         databases: DatabaseReconciler,
+        deletion: ChannelDeletion,
         reporter: Reporter,
         wake: Wake,
     ) -> None:
@@ -59,9 +61,7 @@ class ChannelReconciler:
         self._databases = databases
         self._reporter = reporter
         self._wake = wake
-        self._deletion = ChannelDeletion(
-            kube, inventory, selection=selection, databases=databases, reporter=reporter, wake=wake
-        )
+        self._deletion = deletion
         self._cluster: str | None = None
 
     async def reconcile(self, key: Key) -> None:

@@ -13,6 +13,7 @@ from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import PLURALS, Kube
 from bus_operator.reconcile import Reconciler
+from bus_operator.reporting import PENDING_DELETIONS
 from bus_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,8 @@ class Controller:
     def _lane_of(self, item: Item) -> Lane:
         if item.kind == "BusDatabase":
             return Lane("database", item.key)
+        if item.kind == PENDING_DELETIONS:
+            return Lane("deletions", item.key)
         resource = self.inventory.channels.get(item.key)
         purpose = "deletions" if resource is not None and resource.deleting else "channels"
         return Lane(purpose, self._reconciler.presumed_database_of(item.key))
@@ -136,6 +139,9 @@ class Controller:
         if item.kind == "BusDatabase":
             self._watch_secret(item.key)
             return await self._reconciler.reconcile_database(item.key)
+        if item.kind == PENDING_DELETIONS:
+            await self._reconciler.carry_out_deletions(item.key)
+            return None
         return await self._reconciler.reconcile_channel(item.key)
 
     def _watch_secret(self, key: Key) -> None:

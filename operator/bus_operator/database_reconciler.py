@@ -7,12 +7,12 @@ from typing import Any
 
 from bus_operator import shards, tallies
 from bus_operator.breaker import Breaker, SuspectError
-from bus_operator.database import AdminConnection, Connect
+from bus_operator.database import AdminConnection, Connect, connect
 from bus_operator.errors import BusError, SecretError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
 from bus_operator.model import ClientEndpoint, DatabaseSpec
-from bus_operator.reporting import Reporter, Wake
+from bus_operator.reporting import PENDING_DELETIONS, Reporter, Wake
 from bus_operator.selection import Selection
 from bus_operator.sessions import Sessions
 from bus_operator.shards import Shards
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 CONNECTIONS_PER_DATABASE = 4
 """How many channels of one database are reconciled at the same time."""
+
+REMEMBERED = 60.0
+"""Seconds for which a BusDatabase that is gone is remembered: a namespace's objects go in no order."""
 
 
 @dataclass
@@ -41,16 +44,6 @@ class KnownDatabase:
         return self.repaired or before is None or before != self or (before.failure is None) != (self.failure is None)
 
 
-class Access:
-    """What lasts from one reconciliation of a BusDatabase to the next."""
-
-    def __init__(self, database: Resource) -> None:
-        self.breaker = Breaker(str(database))
-        self.sessions = Sessions()
-        self.slots = asyncio.Semaphore(CONNECTIONS_PER_DATABASE)
-        self.known: KnownDatabase | None = None
-
-
 @dataclass(frozen=True)
 class UsableDatabase:
     """A BusDatabase that channels can be made in."""
@@ -61,6 +54,20 @@ class UsableDatabase:
     """Where pods connect, where that differs."""
     connect: Connect = field(compare=False, repr=False)
     """Gives an administrator's session for one use."""
+    last_resort: bool = False
+    """Whether it is what was known once, of a database that is gone or going."""
+
+
+class Access:
+    """What lasts from one reconciliation of a BusDatabase to the next."""
+
+    def __init__(self, database: Resource) -> None:
+        self.breaker = Breaker(str(database))
+        self.sessions = Sessions()
+        self.slots = asyncio.Semaphore(CONNECTIONS_PER_DATABASE)
+        self.known: KnownDatabase | None = None
+        self.last: UsableDatabase | None = None
+        """How it was used last, with sessions that are not kept."""
 
 
 class DatabaseReconciler:
@@ -83,6 +90,7 @@ class DatabaseReconciler:
         self._reporter = reporter
         self._wake = wake
         self._access: dict[Key, Access] = {}
+        self._parted: dict[Key, UsableDatabase] = {}
 
     async def reconcile(self, key: Key) -> None:
         """Looks at one BusDatabase. Raises TransientError when it should be tried again soon."""
@@ -91,6 +99,7 @@ class DatabaseReconciler:
             gone = self._access.pop(key, None)
             if gone is not None:
                 gone.sessions.drop()
+                self._part(key, gone.last)
             self._wake_channels_of(key)
             return
         access = self._access.setdefault(key, Access(resource))
@@ -103,6 +112,10 @@ class DatabaseReconciler:
             conditions = _failed(exc, known.admin)
         before, access.known = access.known, known
         waiting = access.breaker.decide(known.failure if known.shards is None else None)
+        if known.shards is not None:
+            access.last = UsableDatabase(access.slots, known.shards, known.clients, connect, last_resort=True)
+            if resource.status.get("pendingDeletions"):
+                self._wake(PENDING_DELETIONS, key)
         # First: reporting may fail, and then this change would not be seen as one again.
         if known.changed_since(before):
             self._wake_channels_of(key)
@@ -115,15 +128,15 @@ class DatabaseReconciler:
         if known.failure is not None:
             tallies.failed(resource.kind, known.failure.reason)
 
-    def usable(self, database: Resource, channel: Resource) -> UsableDatabase:
-        """How a channel may use a database.
+    def usable(self, database: Resource, channel: Resource | None) -> UsableDatabase:
+        """How a channel, or what is left of deleted ones, may use a database.
 
         Raises:
             VerdictPendingError: It has not been probed yet, or not since a session failed.
             SpecError: It is not ready. It has its own retries, and wakes its channels when it is back.
         """
         access = self._access.setdefault(database.key, Access(database))
-        access.breaker.check(channel.key)
+        access.breaker.check(channel.key if channel is not None else None)
         if access.known is None or access.known.shards is None:
             raise ValueError(f"{database}: the breaker is closed, and nothing is known")
         return UsableDatabase(access.slots, access.known.shards, access.known.clients, access.sessions.session)
@@ -140,6 +153,22 @@ class DatabaseReconciler:
             self._wake(database.kind, database.key)
         return SuspectError(f"{database} is probed: {failure}")
 
+    def last_usable(self, key: Key) -> UsableDatabase | None:
+        """How a database was used last, also if its Secret is gone by now, or the BusDatabase since a short time."""
+        access = self._access.get(key)
+        return access.last if access is not None else self._parted.get(key)
+
+    def forget_last(self, key: Key) -> None:
+        """It was no use."""
+        self._parted.pop(key, None)
+        if (access := self._access.get(key)) is not None:
+            access.last = None
+
+    def _part(self, key: Key, last: UsableDatabase | None) -> None:
+        if last is not None:
+            self._parted[key] = last
+            asyncio.get_running_loop().call_later(REMEMBERED, self._parted.pop, key, None)
+
     def secret_of(self, key: Key) -> str | None:
         """The name of the Secret that a BusDatabase refers to."""
         resource = self._inventory.databases.get(key)
@@ -153,10 +182,10 @@ class DatabaseReconciler:
     ) -> list[Condition]:
         spec = resource.database_spec()
         admin = await self._admin_connection(resource, spec)
-        connect = access.sessions.session
-        async with connect(admin) as connection:
+        session = access.sessions.session
+        async with session(admin) as connection:
             known.admin = admin
-            report = await shards.install(connection, admin, spec.shards, connect)
+            report = await shards.install(connection, admin, spec.shards, session)
         await access.sessions.keep_only([admin, *(shard.admin for shard in report.shards.usable)])
         for shard, actions in report.done.items():
             logger.info("%s: %s: %s", resource, shard, ", ".join(map(str, actions)))

@@ -120,6 +120,15 @@ class Kube:
             namespace = await self._api.get(f"/api/v1/namespaces/{name}")
         return namespace["metadata"].get("labels") or {}
 
+    async def is_terminating(self, name: str) -> bool:
+        """Whether a namespace is being deleted; False where that may not be read."""
+        try:
+            with _translated(f"namespace {name}"):
+                namespace = await self._api.get(f"/api/v1/namespaces/{name}")
+        except (SpecError, ApiException):
+            return False
+        return "deletionTimestamp" in namespace["metadata"]
+
     async def read_channel(self, namespace: str, name: str) -> Resource | None:
         """A BusChannel, or None when there is none."""
         try:

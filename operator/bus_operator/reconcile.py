@@ -5,10 +5,12 @@ the two kinds, which change databases by `provision` as `busctl` does. A failure
 pass is then raised, so that the work queue comes back to it.
 """
 
+from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.channel_reconciler import ChannelReconciler
 from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.inventory import Inventory, Key
 from bus_operator.kube import Kube
+from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.selection import Selection
 
@@ -29,8 +31,26 @@ class Reconciler:
         self._selection = selection = Selection(kube, inventory)
         reporter = Reporter(kube, inventory, wake)
         self._databases = DatabaseReconciler(kube, inventory, selection=selection, reporter=reporter, wake=wake)
-        self._channels = ChannelReconciler(
+        self._pending = PendingDeletions(
             kube, inventory, selection=selection, databases=self._databases, reporter=reporter, wake=wake
+        )
+        deletion = ChannelDeletion(
+            kube,
+            inventory,
+            selection=selection,
+            databases=self._databases,
+            pending=self._pending,
+            reporter=reporter,
+            wake=wake,
+        )
+        self._channels = ChannelReconciler(
+            kube,
+            inventory,
+            selection=selection,
+            databases=self._databases,
+            deletion=deletion,
+            reporter=reporter,
+            wake=wake,
         )
 
     async def reconcile_database(self, key: Key) -> float | None:
@@ -42,6 +62,10 @@ class Reconciler:
         """Looks at one BusChannel. Returns the seconds until it wants to be looked at again, None when it is gone."""
         await self._channels.reconcile(key)
         return self._resync if key in self._inventory.channels else None
+
+    async def carry_out_deletions(self, key: Key) -> None:
+        """Does in one database what deleted BusChannels have left to do there."""
+        await self._pending.carry_out(key)
 
     def secret_of(self, key: Key) -> str | None:
         """The name of the Secret that a BusDatabase refers to."""

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 Wake = Callable[[str, Key], None]
 """Asks for a resource (kind, key) to be reconciled soon."""
 
+PENDING_DELETIONS = "PendingDeletions"
+"""In place of a kind, with the key of a BusDatabase: what deleted BusChannels have left to do there."""
+
 PROBE_TIME_INTERVAL = timedelta(hours=1)
 """`lastProbeTime` alone is written no more often than this: that a database is looked at is no news."""
 

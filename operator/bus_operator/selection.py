@@ -69,10 +69,14 @@ class Selection:
         labels = await self._kube.namespace_labels(namespace) if allowed.selector is not None else {}
         return allowed.allows(database.namespace, namespace, labels)
 
-    def last_database_of(self, channel: Resource) -> Resource | None:
-        """The BusDatabase that the channel's status names, as long as it exists."""
-        used = _used(channel)
-        return self._inventory.databases.get(used) if used else None
+    def last_database_of(self, channel: Resource) -> Key | None:
+        """The BusDatabase that the channel's status names, whether it exists or not."""
+        return _used(channel)
+
+    def existing(self, database: Key) -> Resource | None:
+        """The BusDatabase, unless it is gone or being deleted: whatever holds it then, it is no use any more."""
+        found = self._inventory.databases.get(database)
+        return None if found is None or found.deleting else found
 
     def presumed_database_of(self, channel: Resource) -> Key | None:
         """Where the channel most likely is or will be, without asking anybody; None where that is open."""
@@ -96,11 +100,25 @@ class Selection:
 
     def rivals_of(self, channel: Resource, wire_name: str | None) -> list[Resource]:
         """Other BusChannels that want this wire name, in whatever database."""
+        return [other for other in self.claimants(wire_name) if other.uid != channel.uid]
+
+    def claimants(self, wire_name: str | None) -> list[Resource]:
+        """All BusChannels that want this wire name, in whatever database."""
         return [
-            other
-            for other in self._inventory.channels.values()
-            if wire_name is not None and other.uid != channel.uid and other.status.get("channel") == wire_name
+            channel
+            for channel in self._inventory.channels.values()
+            if wire_name is not None and channel.status.get("channel") == wire_name
         ]
+
+    def made_anew(self, namespace: str, name: str, wire_name: str, database: Key) -> bool:
+        """Whether there is a BusChannel again that takes over the channel of a deleted one, or may yet."""
+        channel = self._inventory.channels.get((namespace, name))
+        if channel is None or channel.deleting or _used(channel) not in (None, database):
+            return False
+        try:
+            return channel.channel_spec().wire_name(namespace, name) == wire_name
+        except SpecError:
+            return False
 
     def younger_rivals(self, channel: Resource, wire_name: str, database: Resource) -> frozenset[Uid]:
         """Those that give way to this channel: in one database the oldest BusChannel has the name.

@@ -1,4 +1,4 @@
-"""Deleting BusChannels: what becomes of the messages, and that it works without the database where it can."""
+"""Deleting BusChannels: what becomes of the messages."""
 
 import asyncpg
 import postgres
@@ -70,44 +70,9 @@ async def test_delete_if_empty(world: World, namespace: Namespace) -> None:
     assert ("Warning", "NotEmpty", message) in channel.events()
 
 
-async def test_retain_without_the_server(world: World, namespace: Namespace, fragile_server: postgres.Server) -> None:
-    created = await world.postgres(server=fragile_server)
-    namespace.database(created.dsn)
-    channel = namespace.channel()
-    channel.wait_ready()
-    fragile_server.stop()
-    channel.delete()
-    channel.wait_gone()
-    # Whenever the server is back, so are the messages, for a BusChannel of that name.
-    fragile_server.start()
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
-    namespace.channel().wait_ready()
-
-
-@pytest.mark.parametrize("policy", ["Delete", "DeleteIfEmpty"])
-async def test_delete_waits_for_the_server(
-    world: World, namespace: Namespace, fragile_server: postgres.Server, policy: str
-) -> None:
-    created = await world.postgres(server=fragile_server)
-    namespace.database(created.dsn)
-    channel = namespace.channel(deletionPolicy=policy)
-    channel.wait_ready()
-    fragile_server.stop()
-    channel.delete()
-    message = channel.wait_for("DeletionWaits")["message"]
-    assert message.startswith(f"deletionPolicy {policy}: ")
-    assert f"127.0.0.1:{fragile_server.port}" in message
-    wait_until(lambda: [event[1] for event in channel.events()][-1] == "DeletionWaits", "an Event says so")
-    fragile_server.start()
-    channel.wait_gone()
-    assert await channels_in(created) == []
-    # Once, however often it was tried.
-    assert [event[1] for event in channel.events()].count("DeletionWaits") == 1
-
-
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
 async def test_the_busdatabase_is_deleted_first(world: World, namespace: Namespace, policy: str) -> None:
-    """As when a whole namespace is deleted: nothing may wait for ever. What is in the database stays."""
+    """Nothing waits for ever. What is in the database stays."""
     created, channel = await with_messages(world, namespace, policy)
     Ref(world.kube, "busdatabases", namespace.name, "main").delete()
     channel.wait_for("DatabaseNotFound")
