@@ -190,7 +190,7 @@ async def _install_functions(connection: asyncpg.Connection, target: _Target, *,
     if not in_place or not await _replace_functions(connection, target):
         await _drop_functions(connection, target.queue)
         await _create_functions(connection, target)
-    actual = await catalog.channel_functions_fingerprint(connection, target.queue)
+    actual = await catalog.channel_functions_fingerprint(connection, target.id, target.queue)
     fingerprint = stored_fingerprint(channel_functions_digest(), actual)
     await connection.execute(sql.query("record_channel_functions"), target.id, fingerprint)
 

@@ -1,5 +1,6 @@
 """Reads what is there: the server, the installation, a channel. Changes nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -123,6 +124,19 @@ class ChannelUsage(NamedTuple):
     bytes: int
     """The log's size on disk, indexes included."""
 
+    @property
+    def counts(self) -> ChannelCounts:
+        """The part that a status shows."""
+        return ChannelCounts(
+            peers=self.doorbell + self.listen + self.poll,
+            doorbell=self.doorbell,
+            listen=self.listen,
+            poll=self.poll,
+            backlog=self.backlog,
+            oldest=timedelta(seconds=self.oldest) if self.oldest is not None else None,
+            stored=self.messages,
+        )
+
 
 async def observe_database(connection: asyncpg.Connection) -> ObservedDatabase:
     """Reads the server and, where there is one, the installation."""
@@ -145,30 +159,48 @@ async def functions_fingerprint(connection: asyncpg.Connection) -> str:
     return str(await connection.fetchval(sql.query("functions_fingerprint")))
 
 
-async def channel_functions_fingerprint(connection: asyncpg.Connection, queue: str) -> str:
+async def channel_functions_fingerprint(connection: asyncpg.Connection, channel_id: int, queue: str) -> str:
     """A digest of a channel's own functions with their owners and privileges."""
-    names = naming.channel_functions(queue)
-    return str(await connection.fetchval(sql.query("channel_functions_fingerprint"), names))
+    return (await _channel_functions_fingerprints(connection, {channel_id: queue}))[channel_id]
+
+
+async def _channel_functions_fingerprints(connection: asyncpg.Connection, queues: Mapping[int, str]) -> dict[int, str]:
+    named = [(number, name) for number, queue in queues.items() for name in naming.channel_functions(queue)]
+    rows = await connection.fetch(
+        sql.query("channel_functions_fingerprint"), [number for number, _ in named], [name for _, name in named]
+    )
+    return {row["channel_id"]: row["fingerprint"] for row in rows}
 
 
 async def observe_channel(connection: asyncpg.Connection, name: str) -> ObservedChannel | None:
     """Reads the channel with that wire name, or None."""
-    row = await connection.fetchrow(sql.query("observe_channel"), name)
-    if row is None:
-        return None
-    logins = [dict(login) for login in await connection.fetch(sql.query("observe_logins"), row["id"])]
-    actual = {login["role"]: login["verifier"] for login in logins}
+    return next(iter(await _observe_channels(connection, name)), None)
+
+
+async def observe_channels(connection: asyncpg.Connection) -> list[ObservedChannel]:
+    """Reads all channels of the database: as many statements as for one."""
+    return await _observe_channels(connection, None)
+
+
+async def _observe_channels(connection: asyncpg.Connection, name: str | None) -> list[ObservedChannel]:
+    rows = await connection.fetch(sql.query("observe_channel"), name)
+    if not rows:
+        return []
+    only = rows[0]["id"] if name is not None else None
+    held: dict[str, str] = {}
     if await connection.fetchval(sql.query("may_read_verifiers")):
-        actual |= {
-            held["role"]: held["verifier"] for held in await connection.fetch(sql.query("observe_verifiers"), row["id"])
-        }
-    return ObservedChannel(
-        **dict(row),
-        actual_fingerprint=await channel_functions_fingerprint(connection, row["queue"]),
-        logins=tuple(
-            ObservedLogin(**login, password_replaced=actual[login["role"]] != login["verifier"]) for login in logins
-        ),
-    )
+        held = dict(await connection.fetch(sql.query("observe_verifiers"), only))
+    logins: dict[int, list[ObservedLogin]] = {}
+    for login in await connection.fetch(sql.query("observe_logins"), only):
+        values = dict(login)
+        of_channel = logins.setdefault(values.pop("channel_id"), [])
+        replaced = held.get(values["role"], values["verifier"]) != values["verifier"]
+        of_channel.append(ObservedLogin(**values, password_replaced=replaced))
+    fingerprints = await _channel_functions_fingerprints(connection, {row["id"]: row["queue"] for row in rows})
+    return [
+        ObservedChannel(**row, actual_fingerprint=fingerprints[row["id"]], logins=tuple(logins.get(row["id"], ())))
+        for row in rows
+    ]
 
 
 async def has_channel(connection: asyncpg.Connection, name: str) -> bool:

@@ -1,5 +1,6 @@
 """How all channels of a database are used, found out by one statement; and that totals never fall."""
 
+import postgres
 from logs import channel_id, trim_all
 
 from bus_operator import catalog
@@ -99,3 +100,22 @@ async def test_a_channel_whose_log_is_gone_does_not_spoil_it_for_the_others(make
         assert (await usage(admin, well)).bytes > 0
     finally:
         await admin.execute("delete from pgmq_bus.channel where name = $1", broken.name)
+
+
+async def test_all_channels_are_observed_as_each_is(database: postgres.Database) -> None:
+    """In one go or one by one: what differs would be taken for a change."""
+    for name in ("orders", "audit", "broken"):
+        await database.create_channel(name)
+    async with database.session() as admin:
+        (role,) = await admin.fetchrow("select role from pgmq_bus.login limit 1")
+        await admin.execute(f"alter role {role} connection limit 7")
+        publish = await admin.fetchval(
+            "select 'publish_' || substr(queue, 5) from pgmq_bus.channel where name = 'broken'"
+        )
+        await admin.execute(f"drop function pgmq_bus_channel.{publish}")
+        together = {channel.name: channel for channel in await catalog.observe_channels(admin)}
+        assert set(together) == {"orders", "audit", "broken"}
+        for name, channel in together.items():
+            assert channel == await catalog.observe_channel(admin, name)
+            assert hash(channel) == hash(await catalog.observe_channel(admin, name))
+            assert len(channel.logins) == 1

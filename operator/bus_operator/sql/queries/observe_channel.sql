@@ -1,3 +1,4 @@
+-- The channel of that name, or all of them where $1 is null.
 select
     c.id, c.name, c.queue, c.role::text as role, c.owner_uid, c.owner_reference, c.durability, c.self_delivery,
     c.max_peers, c.max_message_bytes, c.max_connections, c.peer_timeout, c.max_age, c.max_messages, c.max_bytes,
@@ -9,4 +10,4 @@ select
 from pgmq_bus.channel as c
 left join pg_class as log on log.oid = to_regclass(format('pgmq.%I', 'q_' || c.queue))
 left join pg_class as sequence on sequence.oid = to_regclass(format('pgmq.%I', 'q_' || c.queue || '_msg_id_seq'))
-where c.name = $1
+where $1::text is null or c.name = $1

@@ -1,5 +1,6 @@
+-- The logins of a channel, or of all where $1 is null.
 select
-    l.role::text as role, l.generation, l.verifier,
+    l.channel_id, l.role::text as role, l.generation, l.verifier,
     r.oid is not null as role_exists,
     coalesce(r.rolcanlogin and not (r.rolsuper or r.rolcreatedb or r.rolcreaterole or r.rolreplication or r.rolbypassrls)
             and coalesce(r.rolvaliduntil, 'infinity') = 'infinity', false)
@@ -9,5 +10,5 @@ select
 from pgmq_bus.login as l
 join pgmq_bus.channel as c on c.id = l.channel_id
 left join pg_roles as r on r.rolname = l.role
-where l.channel_id = $1
+where $1::integer is null or l.channel_id = $1
 order by l.generation
