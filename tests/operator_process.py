@@ -43,12 +43,17 @@ def install_chart(kube: KubeClient, directory: Path) -> Path:
             metadata = manifest["metadata"]
             path = _PATHS[manifest["kind"]].format(namespace=metadata.get("namespace"))
             kube.apply(f"{path}/{metadata['name']}", manifest)
+    return account_kubeconfig(kube, directory, RELEASE)
+
+
+def account_kubeconfig(kube: KubeClient, directory: Path, account: str) -> Path:
+    """A kubeconfig of a service account in the release namespace."""
     answer = kube.create(
-        f"{_PATHS['ServiceAccount']}/{RELEASE}/token",
+        f"{_PATHS['ServiceAccount']}/{account}/token",
         {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}},
     )
     configuration = kube.kubeconfig | {"users": [{"name": "admin", "user": {"token": answer["status"]["token"]}}]}
-    kubeconfig = directory / "kubeconfig"
+    kubeconfig = directory / f"kubeconfig-{account}"
     kubeconfig.touch(mode=0o600)
     kubeconfig.write_text(yaml.safe_dump(configuration))
     return kubeconfig

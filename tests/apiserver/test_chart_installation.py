@@ -3,11 +3,14 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from control_plane import wait_until
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
@@ -33,7 +36,8 @@ def release(run: Run, api: client.ApiClient, definitions: dict[str, Any]) -> Ite
     assert len(definitions) == 2
     helm("install", CHART, "--set", "devPostgres.enabled=true")
     yield helm
-    helm("uninstall")
+    # No kubelet is there to run hooks.
+    helm("uninstall", "--no-hooks")
 
 
 def test_installs_the_definitions_too(run: Run) -> None:
@@ -165,3 +169,34 @@ def test_run_time_state_survives_upgrade_and_rollback(release: Run, api: client.
     assert state() == before
     release("rollback", "1")
     assert state() == before
+
+
+def test_uninstalling(run: Run, api: client.ApiClient, definitions: dict[str, Any]) -> None:
+    """Helm waits for the hook, whose pod this test stands in for, and leaves nothing behind."""
+    assert definitions
+    namespace, name = "gone-system", "gone-pgmq-bus-uninstall"
+    client.CoreV1Api(api).create_namespace({"metadata": {"name": namespace}})
+    batch, rbac = client.BatchV1Api(api), client.RbacAuthorizationV1Api(api)
+    run("helm", "install", "gone", CHART, "--namespace", namespace)
+    with ThreadPoolExecutor() as background:
+        uninstalling = background.submit(run, "helm", "uninstall", "gone", "--namespace", namespace)
+
+        def job() -> Any:
+            return [job for job in batch.list_namespaced_job(namespace).items if job.metadata.name == name]
+
+        wait_until(job, "the hook's job is made", 30)
+        # By now the operator has no rights any more: it could not put its finalizer on again.
+        assert "gone-pgmq-bus" not in {item.metadata.name for item in rbac.list_cluster_role_binding().items}
+        assert name in {item.metadata.name for item in rbac.list_cluster_role_binding().items}
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        conditions = [
+            {"type": type_, "status": "True", "lastTransitionTime": now} for type_ in ("SuccessCriteriaMet", "Complete")
+        ]
+        status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
+        batch.patch_namespaced_job_status(name, namespace, {"status": status})
+        uninstalling.result(30)
+    assert batch.list_namespaced_job(namespace).items == []
+    for listed in (rbac.list_cluster_role(), rbac.list_cluster_role_binding()):
+        assert not [item for item in listed.items if item.metadata.name.startswith("gone-")]
+    accounts = client.CoreV1Api(api).list_namespaced_service_account(namespace).items
+    assert not [item for item in accounts if item.metadata.name.startswith("gone-")]

@@ -37,7 +37,8 @@ def kinds(manifests: list[Manifest]) -> set[tuple[str, str]]:
 
 
 def pod_specs(manifests: Any) -> list[Manifest]:
-    return [m["spec"]["template"]["spec"] for m in manifests.of("Deployment") + manifests.of("StatefulSet")]
+    workloads = [manifest for kind in ("Deployment", "StatefulSet", "Job") for manifest in manifests.of(kind)]
+    return [workload["spec"]["template"]["spec"] for workload in workloads]
 
 
 def operator_pod(manifests: Any) -> Manifest:
@@ -65,6 +66,10 @@ def test_objects(render: Render) -> None:
         ("Service", "bus-pgmq-bus-webhook"),
         ("Deployment", "bus-pgmq-bus"),
         ("MutatingWebhookConfiguration", "bus-pgmq-bus"),
+        ("ServiceAccount", "bus-pgmq-bus-uninstall"),
+        ("ClusterRole", "bus-pgmq-bus-uninstall"),
+        ("ClusterRoleBinding", "bus-pgmq-bus-uninstall"),
+        ("Job", "bus-pgmq-bus-uninstall"),
     }
     assert kinds(render()) == default
     assert kinds(render(VARIANTS["dev-postgres"])) - default == {
@@ -204,7 +209,7 @@ def test_pods_satisfy_the_restricted_profile(render: Render, values: dict[str, A
         assert pod["runAsUser"] > 0
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-        assert all({"emptyDir", "secret"} & volume.keys() for volume in spec["volumes"])
+        assert all({"emptyDir", "secret"} & volume.keys() for volume in spec.get("volumes", ()))
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -311,7 +316,7 @@ def test_no_right_to_secrets_holds_cluster_wide(render: Render, values: dict[str
         if any(label.startswith("rbac.authorization") for label in role["metadata"]["labels"])
     }
     assert with_secrets == {"bus-pgmq-bus-secrets"}
-    assert bound == {"bus-pgmq-bus"}
+    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-uninstall"}
     assert not with_secrets & (bound | aggregated)
 
 
@@ -352,6 +357,29 @@ def test_webhook_certificate_rights(render: Render) -> None:
         ("", "secrets", tls, "get"),
         ("", "secrets", tls, "patch"),
         ("", "secrets", "*", "create"),
+    }
+
+
+def test_uninstalling(render: Render) -> None:
+    """After everything else is gone, with rights of its own, and no trace is left of what succeeded."""
+    name = "bus-pgmq-bus-uninstall"
+    manifests = render()
+    hooks = {(m["kind"], m["metadata"]["annotations"]["helm.sh/hook-weight"]) for m in manifests if name in str(m)}
+    assert hooks == {("ServiceAccount", "-2"), ("ClusterRole", "-2"), ("ClusterRoleBinding", "-1"), ("Job", "0")}
+    for manifest in (m for m in manifests if m["metadata"]["name"] == name):
+        annotations = manifest["metadata"]["annotations"]
+        assert annotations["helm.sh/hook"] == "post-delete"
+        assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+    assert set(rules(manifests, "ClusterRole", name)) == {
+        ("pgmqbus.dev", "buschannels", "*", verb) for verb in ("list", "get", "patch")
+    }
+    pod = manifests.one("Job", name)["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == name
+    (container,) = pod["containers"]
+    assert container["image"] == operator_pod(manifests)["containers"][0]["image"]
+    assert container["command"] + container["args"] == ["busctl", "release-finalizers", "--all-namespaces"]
+    assert kinds(manifests) - kinds(render({"uninstall": {"releaseFinalizers": False}})) == {
+        (kind, name) for kind, _ in hooks
     }
 
 

@@ -59,3 +59,11 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end }}
+
+{{/* A hook after everything of the release was deleted. The argument is its weight: lower ones are made first. */}}
+{{- define "pgmq-bus.uninstallHook" -}}
+helm.sh/hook: post-delete
+helm.sh/hook-weight: {{ . | quote }}
+# One that failed stays, so that it can be looked at.
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

@@ -5,6 +5,7 @@ import sys
 import click
 
 from bus_operator.cli.apply import apply
+from bus_operator.cli.release_finalizers import release_finalizers
 from bus_operator.errors import BusError
 
 
@@ -15,6 +16,7 @@ def cli() -> None:
 
 
 cli.add_command(apply)
+cli.add_command(release_finalizers)
 
 
 def main() -> None:
