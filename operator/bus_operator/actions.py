@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bus_operator.catalog import ObservedChannel
-from bus_operator.model import ChannelSpec, Uid, parse_duration
+from bus_operator.model import VERIFIER_CONNECTIONS, ChannelSpec, Uid, parse_duration
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,11 @@ class DesiredChannel:
     def unlogged(self) -> bool:
         """Whether the log is not to be in the server's write-ahead log."""
         return self.durability == "Unlogged"
+
+    @property
+    def login_connections(self) -> int:
+        """The connection limit of each login."""
+        return self.max_connections + VERIFIER_CONNECTIONS
 
     def differs_from(self, observed: ObservedChannel) -> bool:
         """Whether the registry's row says something else."""

@@ -8,6 +8,7 @@ from typing import Any
 from bus_operator import shards, tallies
 from bus_operator.breaker import Breaker, SuspectError
 from bus_operator.database import AdminConnection, Connect, connect
+from bus_operator.drift_telling import DriftTeller, require_repaired
 from bus_operator.errors import BusError, SecretError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
@@ -89,6 +90,7 @@ class DatabaseReconciler:
         self._selection = selection
         self._reporter = reporter
         self._wake = wake
+        self._drift = DriftTeller(reporter, selection, wake)
         self._access: dict[Key, Access] = {}
         self._parted: dict[Key, UsableDatabase] = {}
 
@@ -100,6 +102,7 @@ class DatabaseReconciler:
             if gone is not None:
                 gone.sessions.drop()
                 self._part(key, gone.last)
+            self._drift.forget(key)
             self._wake_channels_of(key)
             return
         access = self._access.setdefault(key, Access(resource))
@@ -189,6 +192,7 @@ class DatabaseReconciler:
         await access.sessions.keep_only([admin, *(shard.admin for shard in report.shards.usable)])
         for shard, actions in report.done.items():
             logger.info("%s: %s: %s", resource, shard, ", ".join(map(str, actions)))
+        await self._drift.tell(resource, report.drift)
         known.shards, known.clients, known.repaired = report.shards, spec.client_endpoint, bool(report.done)
         fields |= {
             # Without what distributions append, "15.18 (Debian 15.18-0+deb12u1)".
@@ -200,6 +204,7 @@ class DatabaseReconciler:
         if report.failure is not None:
             # The shards that are there go on being used.
             raise report.failure
+        require_repaired(report.drift)
         return [
             _reached(admin),
             Condition.true("Installed", "Installed", f"schema version {report.observed.schema_version}"),

@@ -133,7 +133,7 @@ def plan_channel(
         ChannelConflictError: When the wire name belongs to another BusChannel.
     """
     if observed is None:
-        credential = [IssueCredential(1, desired.max_connections)] if binding_wanted else []
+        credential = [IssueCredential(1, desired.login_connections)] if binding_wanted else []
         return [CreateChannel(desired), *credential]
     owned = observed.owner_uid == desired.owner_uid
     # The same reference under another UID: the BusChannel was deleted, its channel retained, and it was made anew.
@@ -171,11 +171,11 @@ def plan_channel(
         and credentials.matches(held.password, current.verifier)
     )
     if valid and current is not None:
-        if current.connection_limit != desired.max_connections:
-            actions.append(UpdateLogin(current.role, current.verifier, desired.max_connections))
+        if current.connection_limit != desired.login_connections:
+            actions.append(UpdateLogin(current.role, current.verifier, desired.login_connections))
         return actions
     generation = max((login.generation for login in observed.logins), default=0) + 1
-    actions.append(IssueCredential(generation, desired.max_connections))
+    actions.append(IssueCredential(generation, desired.login_connections))
     # The generation before stays, if it is ours: pods that hold it go on until the new files have reached them.
     oldest_kept = generation - 1 if owned else generation
     actions.extend(DropLogin(login.role) for login in observed.logins if login.generation < oldest_kept)

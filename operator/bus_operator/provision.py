@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from bus_operator import apply, catalog, installation, plan, sql
+from bus_operator import apply, catalog, drift_repair, installation, plan, sql
 from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, InstallAction
 from bus_operator.catalog import ChannelCounts, ObservedDatabase
+from bus_operator.drift import DriftReport
 from bus_operator.model import Uid
 from bus_operator.roles import IssuedCredential, overtaken
 
@@ -27,6 +28,14 @@ async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, lis
     else:
         observed = await catalog.observe_database(connection)
     return observed, done
+
+
+async def keep(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[InstallAction], DriftReport]:
+    """Brings a database up to date, and puts right what was changed in it by hand. Returns also what that was."""
+    found = await drift_repair.look(connection)
+    await drift_repair.repair(connection, found)
+    observed, done = await install(connection)
+    return observed, done, await drift_repair.report(connection, found)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ def login_settings(name: str) -> list[str]:
     return [f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in ROLE_SETTINGS.items()]
 
 
+def login_defaults() -> list[str]:
+    """The session defaults of a login, as pg_db_role_setting has them."""
+    return [f"{setting}={value.strip(chr(39))}" for setting, value in ROLE_SETTINGS.items()]
+
+
 def revoke_role(role: str, member: str) -> str:
     """Ends a membership."""
     return f"REVOKE {identifier(role)} FROM {identifier(member)}"
@@ -116,6 +121,11 @@ def log_sequence(queue: str) -> str:
 def with_log(template: str, queue: str) -> str:
     """A statement about a log, which no parameter can name: `{{log}}` becomes its table."""
     return _filled(template, {"log": log_table(queue)})
+
+
+def with_structure(template: str, structure: str) -> str:
+    """A query about what another one returns: `{{structure}}` becomes that."""
+    return _filled(template, {"structure": structure})
 
 
 def set_log_persistence(queue: str, *, unlogged: bool) -> list[str]:
@@ -197,4 +207,6 @@ def allow_create_database(role: str) -> str:
 def public_schema_create(*, allow: bool) -> str:
     """Lets the owner role put functions into `public`, or takes that away again."""
     owner = identifier(OWNER_ROLE)
-    return f"GRANT CREATE ON SCHEMA public TO {owner}" if allow else f"REVOKE CREATE ON SCHEMA public FROM {owner}"
+    # Not even USAGE is everybody's where somebody has closed the schema.
+    rights = "USAGE, CREATE ON SCHEMA public"
+    return f"GRANT {rights} TO {owner}" if allow else f"REVOKE {rights} FROM {owner}"

@@ -16,6 +16,7 @@ from bus_operator import catalog, naming, provision, render, sql
 from bus_operator.actions import InstallAction
 from bus_operator.catalog import ObservedDatabase
 from bus_operator.database import AdminConnection, Connect, connect, translate
+from bus_operator.drift import DriftReport
 from bus_operator.errors import BusError, InsufficientPrivilegeError, SpecError
 
 
@@ -66,6 +67,8 @@ class Report:
     """In all shards."""
     done: Mapping[Shard, list[InstallAction]]
     """What was installed or put right where; a shard that was as it should be is missing here."""
+    drift: DriftReport
+    """What was changed by hand, in all shards."""
     failure: BusError | None
     """Why not all shards can be used."""
 
@@ -85,7 +88,7 @@ async def install(
         BusError: When the first one cannot be used; without it the others are not touched.
     """
     usable, failure, unseen = [Shard(0, admin)], None, False
-    observed, actions = await provision.install(connection)
+    observed, actions, drift = await provision.keep(connection)
     done = {usable[0]: actions}
     channels = await catalog.count_channels(connection)
     present = await _present(connection, admin)
@@ -104,10 +107,11 @@ async def install(
             continue
         if installed is not None:
             usable.append(shard)
-            done[shard], more = installed
+            done[shard], more, found = installed
             channels += more
+            drift += found
     done = {shard: actions for shard, actions in done.items() if actions}
-    return Report(Shards(tuple(usable), unseen), observed, channels, done, failure)
+    return Report(Shards(tuple(usable), unseen), observed, channels, done, drift, failure)
 
 
 async def _present(connection: asyncpg.Connection, admin: AdminConnection) -> dict[int, bool]:
@@ -117,13 +121,16 @@ async def _present(connection: asyncpg.Connection, admin: AdminConnection) -> di
     return {int(suffix): own for suffix, own in found.items() if re.fullmatch("[1-9][0-9]{0,2}", suffix)}
 
 
-async def _install(shard: Shard, connect: Connect) -> tuple[list[InstallAction], int] | None:
-    """What was done in the shard, and how many channels it has; None where nobody asked for it and there is nothing."""
+async def _install(shard: Shard, connect: Connect) -> tuple[list[InstallAction], int, DriftReport] | None:
+    """What was done in the shard, how many channels it has, and what was changed there by hand.
+
+    None where nobody asked for it and there is nothing.
+    """
     async with connect(shard.admin) as connection:
         if not shard.takes_channels and not (await catalog.observe_database(connection)).schema_installed:
             return None
-        _, actions = await provision.install(connection)
-        return actions, await catalog.count_channels(connection)
+        _, actions, drift = await provision.keep(connection)
+        return actions, await catalog.count_channels(connection), drift
 
 
 async def _create_database(connection: asyncpg.Connection, shard: Shard) -> None:

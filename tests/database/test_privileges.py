@@ -176,7 +176,7 @@ async def test_a_login_has_no_privilege_it_does_not_need(make_channel, connect, 
         " rolconnlimit, rolvaliduntil from pg_roles where rolname = $1",
         channel.username,
     )
-    assert tuple(row) == (False, True, False, False, True, False, False, 7, None)
+    assert tuple(row) == (False, True, False, False, True, False, False, 8, None)
     memberships = await admin.fetch(
         "with recursive m as (select roleid, admin_option from pg_auth_members where member = to_regrole($1)"
         " union select a.roleid, a.admin_option from pg_auth_members as a join m on a.member = m.roleid)"

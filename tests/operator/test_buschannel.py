@@ -112,7 +112,7 @@ async def test_a_change_of_the_spec(world: World, namespace: Namespace) -> None:
         with pytest.raises(asyncpg.ProgramLimitExceededError, match="limit of 2048 bytes"):
             await login.publish(queue, "x" * 3000)
         limit = await login.session.fetchval("select rolconnlimit from pg_roles where rolname = session_user")
-        assert limit == 3
+        assert limit == 3 + 1  # the operator's own
     after = namespace.secret("orders-bus") or {}
     assert json.loads(after["config.json"])["limits"] == {
         "maxPeers": 1,

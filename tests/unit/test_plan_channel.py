@@ -56,7 +56,7 @@ def login(generation: int, **changes) -> ObservedLogin:
             verifier=credentials.scram_verifier(PASSWORD, salt=b"0123456789abcdef"),
             role_exists=True,
             attributes_right=True,
-            connection_limit=100,
+            connection_limit=101,
             is_member=True,
             password_replaced=False,
         ),
@@ -92,8 +92,8 @@ HELD = HeldCredential(login(1).role, PASSWORD)
 
 
 def test_a_new_channel():
-    assert plan_channel(WANTED, None, None) == [CreateChannel(WANTED), IssueCredential(1, 100)]
-    assert plan_channel(WANTED, None, HELD) == [CreateChannel(WANTED), IssueCredential(1, 100)]
+    assert plan_channel(WANTED, None, None) == [CreateChannel(WANTED), IssueCredential(1, 101)]
+    assert plan_channel(WANTED, None, HELD) == [CreateChannel(WANTED), IssueCredential(1, 101)]
 
 
 def test_nothing_where_everything_is_as_wanted():
@@ -138,7 +138,7 @@ def test_a_changed_connection_limit_concerns_the_login_too():
     current = login(1)
     assert plan_channel(wanted, OBSERVED, HELD) == [
         UpdateChannel(wanted),
-        UpdateLogin(current.role, current.verifier, 7),
+        UpdateLogin(current.role, current.verifier, 8),
     ]
 
 
@@ -176,7 +176,7 @@ def test_functions_that_are_not_as_shipped_and_installed(changes, in_place):
 )
 def test_a_login_that_drifted(drift):
     observed = replace(OBSERVED, logins=(login(1, **drift),))
-    assert plan_channel(WANTED, observed, HELD) == [IssueCredential(2, 100)]
+    assert plan_channel(WANTED, observed, HELD) == [IssueCredential(2, 101)]
 
 
 @pytest.mark.parametrize(
@@ -185,21 +185,21 @@ def test_a_login_that_drifted(drift):
     ids=["none", "wrong password", "wrong user", "empty"],
 )
 def test_a_binding_without_a_valid_credential(held):
-    assert plan_channel(WANTED, OBSERVED, held) == [IssueCredential(2, 100)]
+    assert plan_channel(WANTED, OBSERVED, held) == [IssueCredential(2, 101)]
 
 
 def test_the_generation_before_stays_and_older_ones_go():
     observed = replace(OBSERVED, logins=(login(1), login(2), login(3)))
     assert plan_channel(WANTED, observed, None) == [
-        IssueCredential(4, 100),
+        IssueCredential(4, 101),
         DropLogin(login(1).role),
         DropLogin(login(2).role),
     ]
 
 
 def test_generations_are_never_used_again():
-    assert plan_channel(WANTED, replace(OBSERVED, logins=()), None) == [IssueCredential(1, 100)]
-    assert IssueCredential(10, 100) in plan_channel(WANTED, replace(OBSERVED, logins=(login(9), login(2))), None)
+    assert plan_channel(WANTED, replace(OBSERVED, logins=()), None) == [IssueCredential(1, 101)]
+    assert IssueCredential(10, 101) in plan_channel(WANTED, replace(OBSERVED, logins=(login(9), login(2))), None)
 
 
 def test_an_older_generation_that_a_binding_still_holds_is_valid():
@@ -221,14 +221,14 @@ class TestWhoOwnsAName:
             with pytest.raises(ChannelConflictError, match="was retained for BusChannel team/orders"):
                 plan_channel(thief, retained, None, yielding)
         again = replace(WANTED, owner_uid=Uid("uid-2"))
-        assert plan_channel(again, retained, None) == [UpdateChannel(again), IssueCredential(1, 100)]
+        assert plan_channel(again, retained, None) == [UpdateChannel(again), IssueCredential(1, 101)]
 
     def test_a_buschannel_made_anew_gets_its_channel_and_ends_the_old_credentials(self):
         again = replace(WANTED, owner_uid=Uid("uid-2"))
         observed = replace(OBSERVED, logins=(login(1), login(2)))
         assert plan_channel(again, observed, HELD) == [
             UpdateChannel(again),
-            IssueCredential(3, 100),
+            IssueCredential(3, 101),
             DropLogin(login(1).role),
             DropLogin(login(2).role),
         ]
@@ -237,7 +237,7 @@ class TestWhoOwnsAName:
         elder = replace(WANTED, owner_uid=Uid("uid-0"), owner_reference="other/orders")
         assert plan_channel(elder, OBSERVED, None, frozenset({Uid("uid-1")})) == [
             UpdateChannel(elder),
-            IssueCredential(2, 100),
+            IssueCredential(2, 101),
             DropLogin(login(1).role),
         ]
 

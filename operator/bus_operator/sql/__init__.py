@@ -2,6 +2,7 @@
 
 - `schema.sql`: tables and the membership view at the current version.
 - `migrations/NNNN_*.sql`: how an older installation becomes the current one, one step a file.
+- `structure.txt`: what those consist of, as the catalog tells it; drift is what differs from that.
 - `functions/{core,v1,public}/*.sql`: one function a file, re-created at every installation.
 - `channel/*.sql`: templates of the functions that each channel gets of its own, one a file; `render` fills them in.
 - `privileges.sql`: who may call them.
@@ -27,6 +28,12 @@ def query(name: str) -> str:
 def schema() -> str:
     """The table definitions of a fresh installation."""
     return _ROOT.joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+@cache
+def structure() -> tuple[str, ...]:
+    """What the private schema's relations consist of, one fact an entry, as `queries/structure.sql` finds it."""
+    return tuple(_ROOT.joinpath("structure.txt").read_text(encoding="utf-8").splitlines())
 
 
 @cache
