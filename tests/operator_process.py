@@ -62,7 +62,7 @@ def account_kubeconfig(kube: KubeClient, directory: Path, account: str) -> Path:
 class Operator:
     """A `bus-operator` process, and what it writes to standard error through all its restarts."""
 
-    def __init__(self, kubeconfig: Path, log: Path, **settings: str) -> None:
+    def __init__(self, kubeconfig: Path, log: Path, name: str | None = None, **settings: str) -> None:
         self.health_port = free_port()
         self.webhook_port = free_port()
         self.metrics_port = free_port()
@@ -73,6 +73,8 @@ class Operator:
         } | {
             "KUBECONFIG": str(kubeconfig),
             "BUS_OPERATOR_NAMESPACE": RELEASE_NAMESPACE,
+            "BUS_POD_NAME": name or f"operator-{self.health_port}",
+            "BUS_LEASE_NAME": RELEASE,
             "BUS_SERVICE_ACCOUNT": RELEASE,
             "BUS_WEBHOOK_SERVICE": f"{RELEASE}-webhook",
             "BUS_WEBHOOK_CONFIGURATION": RELEASE,

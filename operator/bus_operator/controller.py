@@ -1,4 +1,8 @@
-"""Ties watches to the reconciler: a work queue with lanes for the databases, and a watch per connection Secret."""
+"""Ties watches to the reconciler: a work queue with lanes for the databases, and a watch per connection Secret.
+
+Every replica watches, so that the inventory of one that takes over is current. Only the leader works: each term of
+leading begins with a queue and a reconciler of its own, since what an earlier one knew another leader may have changed.
+"""
 
 import asyncio
 import logging
@@ -60,31 +64,25 @@ class Controller:
         self.listed = asyncio.Event()
         """Set once everything was listed."""
         self._kube = kube
-        self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
-        self._reconciler = Reconciler(
-            kube,
-            self.inventory,
-            wake=lambda kind, key: self._queue.add(Item(kind, key)),
-            resync=resync,
-        )
-        self._binding_audit = BindingAudit(kube, self.inventory, interval=resync)
-        self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
+        self._resync = resync
+        self._workers = workers
+        self._term: _Term | None = None
 
     async def run(self) -> None:
-        """Works until it is cancelled. Begins when it has seen everything: half a picture would look like a fault."""
+        """Lists everything, and again now and then, until it is cancelled."""
         while True:
             if await self.look_at_all():
-                break
-            await asyncio.sleep(LIST_PAUSE)
-        self.listed.set()
+                self.listed.set()
+            await asyncio.sleep(LIST_INTERVAL if self.listed.is_set() else LIST_PAUSE)
+
+    async def lead(self) -> None:
+        """Works until it is cancelled, from the start: on everything that was listed."""
+        await self.listed.wait()
+        self._term = _Term(self._kube, self.inventory, resync=self._resync, workers=self._workers)
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._queue.run())
-                group.create_task(self._look_again())
-                group.create_task(self._binding_audit.run())
+            await self._term.run()
         finally:
-            for _, task in self._secret_watches.values():
-                task.cancel()
+            self._term = None
 
     async def look_at_all(self) -> bool:
         """Lists both kinds, and takes what is new and what is gone from there. Returns whether it could."""
@@ -95,39 +93,69 @@ class Controller:
             return False
         for kind, listing in listings.items():
             for resource in listing.resources:
-                if self.inventory.put(resource):
-                    self._queue.add(Item(kind, resource.key))
+                self._put(resource)
             there = {resource.uid for resource in listing.resources}
             for resource in tuple(self.inventory.of(kind).values()):
                 if resource.uid not in there and listing.is_newer_than(resource):
                     self._remove(resource)
         return True
 
-    async def _look_again(self) -> None:
-        while True:
-            await asyncio.sleep(LIST_INTERVAL)
-            await self.look_at_all()
-
     def observe(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Takes a watch event; `event` is DELETED, ADDED, MODIFIED or None for what was there at the start."""
         resource = Resource.from_body(body)
         if event == "DELETED":
             self._remove(resource)
-        elif self.inventory.put(resource):
-            self._queue.add(Item(resource.kind, resource.key))
+        else:
+            self._put(resource)
+
+    def _put(self, resource: Resource) -> None:
+        if self.inventory.put(resource) and self._term is not None:
+            self._term.queue.add(Item(resource.kind, resource.key))
 
     def _remove(self, resource: Resource) -> None:
-        item = Item(resource.kind, resource.key)
         self.inventory.remove(resource)
-        self._queue.forget(item)
-        self._queue.add(item)
+        if self._term is not None:
+            item = Item(resource.kind, resource.key)
+            self._term.queue.forget(item)
+            self._term.queue.add(item)
+
+
+class _Term:
+    """The work of a leader, and what it knows."""
+
+    def __init__(self, kube: Kube, inventory: Inventory, *, resync: float, workers: int) -> None:
+        self.queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
+        self._kube = kube
+        self._inventory = inventory
+        self._reconciler = Reconciler(
+            kube,
+            inventory,
+            wake=lambda kind, key: self.queue.add(Item(kind, key)),
+            resync=resync,
+        )
+        self._binding_audit = BindingAudit(kube, inventory, interval=resync)
+        self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        for kind in PLURALS:
+            for key in self._inventory.of(kind):
+                self.queue.add(Item(kind, key))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.queue.run())
+                group.create_task(self._binding_audit.run())
+        finally:
+            for _, task in self._secret_watches.values():
+                task.cancel()
+            self._reconciler.close()
 
     def _lane_of(self, item: Item) -> Lane:
         if item.kind == "BusDatabase":
             return Lane("database", item.key)
         if item.kind == PENDING_DELETIONS:
             return Lane("deletions", item.key)
-        resource = self.inventory.channels.get(item.key)
+        resource = self._inventory.channels.get(item.key)
         purpose = "deletions" if resource is not None and resource.deleting else "channels"
         return Lane(purpose, self._reconciler.presumed_database_of(item.key))
 
@@ -160,7 +188,7 @@ class Controller:
         while True:
             try:
                 async for _ in self._kube.watch_secret(key[0], name):
-                    self._queue.add(Item("BusDatabase", key))
+                    self.queue.add(Item("BusDatabase", key))
             except BusError as exc:
                 logger.debug("watch of Secret %s/%s: %s", key[0], name, exc)
                 await asyncio.sleep(SECRET_WATCH_PAUSE)

@@ -20,6 +20,12 @@ from bus_operator.model import ClientEndpoint
 
 APPLICATION_NAME = "pgmq-bus-operator"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+IDLE_IN_TRANSACTION = 5
+"""Seconds after which the server ends a transaction in which nothing happens.
+
+Shorter than the operator's Lease: what a leader that is frozen, or whose node is lost, had begun is rolled back, and
+its locks are free, before another leads.
+"""
 CONNECT_TIMEOUT = 10.0
 """Seconds until an address that does not answer counts as unreachable."""
 
@@ -179,7 +185,7 @@ async def open_session(admin: AdminConnection) -> asyncpg.Connection:
                 "SET search_path = pg_catalog, pg_temp;"
                 f"SET application_name = '{APPLICATION_NAME}';"
                 "SET lock_timeout = '10s';"
-                "SET idle_in_transaction_session_timeout = '60s';"
+                f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s';"
                 "SET check_function_bodies = off;"
                 "SET client_min_messages = warning"
             )

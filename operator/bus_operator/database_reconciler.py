@@ -94,6 +94,11 @@ class DatabaseReconciler:
         self._access: dict[Key, Access] = {}
         self._parted: dict[Key, UsableDatabase] = {}
 
+    def close(self) -> None:
+        """Ends all sessions."""
+        for access in self._access.values():
+            access.sessions.drop()
+
     async def reconcile(self, key: Key) -> None:
         """Looks at one BusDatabase. Raises TransientError when it should be tried again soon."""
         resource = self._inventory.databases.get(key)

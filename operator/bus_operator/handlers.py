@@ -4,12 +4,13 @@ from typing import Any
 
 import kopf
 
+from bus_operator.canary import Canary
 from bus_operator.controller import Controller
 from bus_operator.kube import PLURALS
 from bus_operator.model import GROUP, VERSION
 
 
-def register(registry: kopf.OperatorRegistry, controller: Controller) -> None:
+def register(registry: kopf.OperatorRegistry, controller: Controller, canary: Canary) -> None:
     """Registers the watches of both resources, and how to log in to the API server."""
 
     @kopf.on.login(registry=registry)
@@ -19,6 +20,7 @@ def register(registry: kopf.OperatorRegistry, controller: Controller) -> None:
     @kopf.on.event(GROUP, VERSION, PLURALS["BusDatabase"], registry=registry)
     @kopf.on.event(GROUP, VERSION, PLURALS["BusChannel"], registry=registry)
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        canary.hear(event["object"])
         controller.observe(event["type"], event["object"])
 
 

@@ -22,6 +22,7 @@ from bus_operator.pods import Pod
 
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 FINALIZER = f"{GROUP}/finalizer"
+CANARY_ANNOTATION = f"{GROUP}/canary"
 CHANNEL_LABEL = f"{GROUP}/channel"
 SECRET_TYPE = "servicebinding.io/pgmqbus"  # noqa: S105 - a type, not a secret
 COMPONENT = "pgmq-bus"
@@ -129,11 +130,11 @@ class Kube:
             return False
         return "deletionTimestamp" in namespace["metadata"]
 
-    async def read_channel(self, namespace: str, name: str) -> Resource | None:
-        """A BusChannel, or None when there is none."""
+    async def read_resource(self, kind: str, key: Key) -> Resource | None:
+        """A BusDatabase or BusChannel, or None when there is none."""
         try:
-            with _translated(f"BusChannel {namespace}/{name}"):
-                return Resource.from_body(await self._api.get(_path("BusChannel", (namespace, name))))
+            with _translated(f"{kind} {'/'.join(key)}"):
+                return Resource.from_body(await self._api.get(_path(kind, key)))
         except ApiException as exc:
             if exc.status == 404:
                 return None
@@ -214,6 +215,13 @@ class Kube:
             if not following:
                 return
             query["continue"] = following
+
+    async def touch(self, resource: Resource) -> Resource | None:
+        """Changes nothing but the canary's annotation; the resource as it then is, None when it is gone."""
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return await self._patch(
+            resource, _path(resource.kind, resource.key), {"metadata": {"annotations": {CANARY_ANNOTATION: now}}}
+        )
 
     async def post_event(
         self, subject: Subject, *, warning: bool, reason: str, message: str, once: str | None = None

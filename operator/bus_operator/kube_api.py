@@ -44,7 +44,7 @@ class KubeApi:
     """Requests to the API server. Raises ApiException for what it refuses, aiohttp's errors if it is not reached."""
 
     def __init__(self, client: ApiClient) -> None:
-        self._client = client
+        self.client = client
 
     async def get(self, path: str, *, accept: str = JSON) -> dict[str, Any]:
         """An object, or a list; `accept` may ask for part of it."""
@@ -82,12 +82,12 @@ class KubeApi:
         self, method: str, path: str, body: Any, content_type: str, *, seconds: float, accept: str = JSON
     ) -> Any:
         headers = {"Content-Type": content_type, "Accept": accept}
-        request = await self._client.param_serialize(
+        request = await self.client.param_serialize(
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
         status = None
         try:
-            response = await self._client.call_api(*request, _request_timeout=seconds)
+            response = await self.client.call_api(*request, _request_timeout=seconds)
             status = response.status
         finally:
             tallies.requested(method, status)

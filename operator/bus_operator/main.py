@@ -1,8 +1,13 @@
-"""The operator's process: watches, reconciler, admission webhook and probes in one event loop."""
+"""The operator's process: watches, election, reconciler, admission webhook and probes in one event loop.
+
+Every replica watches and serves the webhook; the one that holds the Lease reconciles.
+"""
 
 import asyncio
 import logging
+import secrets
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +18,11 @@ import kopf
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator import handlers, kube_api, logs
+from bus_operator.canary import Canary
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
+from bus_operator.certificates import service_names
 from bus_operator.controller import Controller
+from bus_operator.election import Elector, FencedApi
 from bus_operator.errors import BusError, StartError
 from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
@@ -23,6 +31,7 @@ from bus_operator.metrics import Gauge, MetricsServer
 from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
 from bus_operator.settings import Settings
 from bus_operator.webhook import WebhookServer, make_app
+from bus_operator.webhook_probe import webhook_answers
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +48,25 @@ class Operator:
     def __init__(self, settings: Settings, api: KubeApi) -> None:
         self._settings = settings
         self._api = api
-        self._kube = Kube(
+        self._elector = Elector(
             api,
+            name=settings.lease_name,
+            namespace=settings.operator_namespace,
+            identity=settings.pod_name or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+            lead=lambda: self._controller.lead(),  # noqa: PLW0108 - there is none yet
+        )
+        self._kube = Kube(
+            FencedApi(api, lambda: self._elector.leading),
             secrets_role=settings.secrets_role,
             service_account=(settings.operator_namespace, settings.service_account),
         )
         self._controller = Controller(self._kube, resync=settings.resync_seconds, workers=settings.workers)
+        self._canary = Canary(
+            self._kube,
+            self._controller.inventory,
+            leading=lambda: self._elector.leading,
+            interval=settings.canary_seconds,
+        )
         self._certificate: ServingCertificate
         if settings.webhook_cert_dir is not None:
             self._certificate = FileCertificates(Path(settings.webhook_cert_dir))
@@ -54,7 +76,7 @@ class Operator:
                 store, service=settings.webhook_service, namespace=settings.operator_namespace
             )
         self._webhook = WebhookServer(make_app(self._secret_name))
-        self._health = HealthServer(lambda: self._webhook.healthy)
+        self._health = HealthServer(lambda: self._canary.deaf, self._ready)
         self._metrics = MetricsServer(
             [
                 Gauge(
@@ -79,6 +101,8 @@ class Operator:
         parts = [
             asyncio.create_task(stop.wait()),
             asyncio.create_task(self._controller.run()),
+            asyncio.create_task(self._stand_for_election()),
+            asyncio.create_task(self._canary.run()),
             asyncio.create_task(self._serve_webhook()),
         ]
         watching = asyncio.create_task(self._watch(stop, end_watching))
@@ -105,7 +129,7 @@ class Operator:
         # Not before the definitions are there: kopf looks for them once.
         await self._controller.listed.wait()
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._controller)
+        handlers.register(registry, self._controller, self._canary)
         started = asyncio.Event()
         signals = asyncio.create_task(_take_signals_back(started, stop.set))
         try:
@@ -119,6 +143,17 @@ class Operator:
             )
         finally:
             signals.cancel()
+
+    async def _stand_for_election(self) -> None:
+        # Not before everything was listed: who cannot see cannot lead.
+        await self._controller.listed.wait()
+        await self._elector.run()
+
+    async def _ready(self) -> bool:
+        """Whether the webhook answers, for the readiness probe."""
+        settings = self._settings
+        name, *_ = service_names(settings.webhook_service, settings.operator_namespace)
+        return self._webhook.healthy and await webhook_answers(self._webhook.port, name, self._certificate.ca_bundle)
 
     async def _serve_webhook(self) -> None:
         """Listens as soon as there is a certificate, and keeps it and its authority current."""
@@ -148,7 +183,7 @@ class Operator:
         resource = self._controller.inventory.channels.get((namespace, channel))
         if resource is None:
             # The watch may not have got this far yet.
-            resource = await self._kube.read_channel(namespace, channel)
+            resource = await self._kube.read_resource("BusChannel", (namespace, channel))
         return resource.channel_spec().secret_name(channel) if resource is not None else None
 
 

@@ -53,6 +53,10 @@ class Reconciler:
             wake=wake,
         )
 
+    def close(self) -> None:
+        """Ends the sessions that are kept open."""
+        self._databases.close()
+
     async def reconcile_database(self, key: Key) -> float | None:
         """Looks at one BusDatabase. Returns the seconds until it wants to be looked at again, None when it is gone."""
         await self._databases.reconcile(key)

@@ -17,6 +17,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     operator_namespace: str = "default"
+    pod_name: str | None = None
+    """What this replica is called in the Lease; no two that run may have the same. Without it, it makes one up."""
+    lease_name: str = "pgmq-bus"
     service_account: str = "pgmq-bus"
     webhook_service: str = "pgmq-bus-webhook"
     webhook_configuration: str = "pgmq-bus"
@@ -29,6 +32,8 @@ class Settings(BaseModel):
     """0: no metrics."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
+    canary_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
+    """How often the watches are tried out, see canary.py."""
     resync_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     """Of each database."""

@@ -90,7 +90,7 @@ class FinalizerRelease:
             except TransientError as exc:
                 if exc.reason != "Conflict":
                     raise
-                current = await self._kube.read_channel(channel.namespace, channel.name)
+                current = await self._kube.read_resource(channel.kind, channel.key)
                 continue
             if current.deleting:
                 policy = current.spec.get("deletionPolicy", "Retain")

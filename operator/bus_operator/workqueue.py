@@ -111,6 +111,8 @@ class WorkQueue(Generic[Item]):
                 await asyncio.get_running_loop().create_future()
             finally:
                 self._group = None
+                for timer in self._timers.values():
+                    timer.cancel()
 
     def _due(self, item: Item) -> None:
         self._timers.pop(item, None)

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "priorityClassName": "system-cluster-critical",
         "log": {"level": "debug", "format": "json"},
         "resyncSeconds": 5,
+        "replicas": 3,
     },
 }
 every_variant = pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
@@ -59,7 +60,10 @@ def test_objects(render: Render) -> None:
         ("ClusterRole", "bus-pgmq-bus-secrets"),
         ("ClusterRole", "bus-pgmq-bus-view"),
         ("ClusterRoleBinding", "bus-pgmq-bus"),
+        ("PodDisruptionBudget", "bus-pgmq-bus"),
+        ("Role", "bus-pgmq-bus-lease"),
         ("Role", "bus-pgmq-bus-webhook-tls"),
+        ("RoleBinding", "bus-pgmq-bus-lease"),
         ("RoleBinding", "bus-pgmq-bus-secrets"),
         ("RoleBinding", "bus-pgmq-bus-webhook-tls"),
         ("Service", "bus-pgmq-bus-metrics"),
@@ -133,6 +137,8 @@ def test_selectors_find_their_pods_and_no_others(render: Render, values: dict[st
 def test_operator_environment(render: Render) -> None:
     expected = {
         "BUS_OPERATOR_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        "BUS_POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
+        "BUS_LEASE_NAME": "bus-pgmq-bus",
         "BUS_SERVICE_ACCOUNT": "bus-pgmq-bus",
         "BUS_WEBHOOK_SERVICE": "bus-pgmq-bus-webhook",
         "BUS_WEBHOOK_CONFIGURATION": "bus-pgmq-bus",
@@ -176,8 +182,8 @@ def test_operator_pod(render: Render) -> None:
     version = manifests.one("Deployment", "bus-pgmq-bus")["metadata"]["labels"]["app.kubernetes.io/version"]
     assert container["image"] == f"pgmq-bus:{version}"
     assert container["command"] == ["bus-operator"]
-    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
-    assert container["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
+    assert container["startupProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
     assert set(container["resources"]["requests"]) == {"cpu", "memory"}
     assert "memory" in container["resources"]["limits"]
@@ -380,6 +386,36 @@ def test_uninstalling(render: Render) -> None:
     assert container["command"] + container["args"] == ["busctl", "release-finalizers", "--all-namespaces"]
     assert kinds(manifests) - kinds(render({"uninstall": {"releaseFinalizers": False}})) == {
         (kind, name) for kind, _ in hooks
+    }
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 9])
+def test_replicas(render: Render, replicas: int) -> None:
+    """Nodes can be drained, a single node is enough, and an upgrade never leaves the webhook without a pod."""
+    manifests = render({"replicas": replicas})
+    spec = manifests.one("Deployment", "bus-pgmq-bus")["spec"]
+    assert spec["replicas"] == replicas
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    labels = spec["selector"]["matchLabels"]
+    constraints = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert {item["topologyKey"] for item in constraints} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+    for item in constraints:
+        assert item["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert item["labelSelector"]["matchLabels"] == labels
+    budgets = manifests.of("PodDisruptionBudget")
+    assert len(budgets) == (replicas > 1)
+    for budget in budgets:
+        assert budget["spec"]["maxUnavailable"] == 1
+        assert budget["spec"]["selector"]["matchLabels"] == labels
+
+
+def test_lease_rights(render: Render) -> None:
+    manifests = render()
+    lease = environment(manifests)["BUS_LEASE_NAME"]
+    assert set(rules(manifests, "Role", "bus-pgmq-bus-lease")) == {
+        ("coordination.k8s.io", "leases", lease, "get"),
+        ("coordination.k8s.io", "leases", lease, "patch"),
+        ("coordination.k8s.io", "leases", "*", "create"),
     }
 
 

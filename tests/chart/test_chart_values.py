@@ -16,7 +16,8 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "error"),
     [
-        ({"replicas": 2}, "(root): Additional property replicas is not allowed"),
+        ({"replicaCount": 2}, "(root): Additional property replicaCount is not allowed"),
+        ({"replicas": 0}, "replicas: Must be greater than or equal to 1"),
         ({"image": {"name": "x"}}, "image: Additional property name is not allowed"),
         ({"image": {"repository": ""}}, "image.repository: String length must be greater than or equal to 1"),
         ({"image": {"repository": "a b"}}, "image.repository: Does not match pattern"),

@@ -14,7 +14,7 @@ PORTS = ("BUS_HEALTH_PORT", "BUS_WEBHOOK_PORT", "BUS_METRICS_PORT")
 
 def test_probes(operator: Operator) -> None:
     operator.require_running()
-    assert operator.probe("/healthz") == 200
+    assert operator.probe("/livez") == 200
     assert operator.probe("/readyz") == 200
     assert operator.probe("/metrics-of-old") == 404
 
@@ -57,7 +57,7 @@ def test_it_waits_for_an_api_server_that_is_not_there(operator: Operator, tmp_pa
     kubeconfig.write_text(text.replace(server, f"https://127.0.0.1:{free_port()}"))
     lonely = Operator(kubeconfig, tmp_path / "log")
     lonely.start(wait_ready=False)
-    wait_until(lambda: lonely.probe("/healthz") == 200, "it lives")
+    wait_until(lambda: lonely.probe("/livez") == 200, "it lives")
     assert lonely.probe("/readyz") == 503
     wait_until(lambda: lonely.log.count("cannot list what is there") >= 2, "it tries again")
     status, seconds = lonely.terminate()
