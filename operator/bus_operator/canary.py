@@ -11,7 +11,8 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -71,11 +72,17 @@ class Canary:
         self._namespaced = bool(namespaces)
         self._heard: dict[_Stream, str] = {}
         self._deaf: dict[_Stream, str] = {}
+        self._confirmed: dict[_Stream, float] = {}
 
     @property
     def deaf(self) -> str | None:
         """Which watches deliver nothing any more; None when all is well or nothing is known."""
         return "; ".join(self._deaf.values()) or None
+
+    def ages(self) -> Iterator[tuple[str, str, float]]:
+        """Kind and namespace of each watch that was tried with success, and seconds since the last time."""
+        now = time.monotonic()
+        return ((stream.kind, stream.namespace, now - at) for stream, at in self._confirmed.items())
 
     def hear(self, body: Mapping[str, Any]) -> None:
         """Takes the object of a watch's event."""
@@ -106,6 +113,7 @@ class Canary:
             return
         if await self._hears(stream, latest):
             self._deaf.pop(stream, None)
+            self._confirmed[stream] = time.monotonic()
         # Asked again, since the one that answered before may be gone by now: the server, or the resource.
         elif await self._latest(stream) is not None and stream not in self._deaf:
             seconds = self._interval * PATIENCE

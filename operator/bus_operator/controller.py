@@ -6,18 +6,20 @@ leading begins with a queue and a reconciler of its own, since what an earlier o
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from bus_operator import tallies
+from bus_operator import surveys, tallies
 from bus_operator.binding_audit import BindingAudit
+from bus_operator.database_reconciler import DatabaseState
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import PLURALS, Kube
 from bus_operator.reconcile import Reconciler
 from bus_operator.reporting import PENDING_DELETIONS
+from bus_operator.surveys import Surveys
 from bus_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ class Lane(NamedTuple):
     purpose: str
     database: Key | None
     """None for channels whose database is not known yet."""
+
+
+PURPOSES = ("database", "channels", "deletions")
+"""Of lanes."""
 
 
 class Controller:
@@ -112,6 +118,20 @@ class Controller:
         if self.inventory.put(resource) and self._term is not None:
             self._term.queue.add(Item(resource.kind, resource.key))
 
+    def queue_depths(self) -> Iterator[tuple[str, int]]:
+        """How many resources wait for a worker in each lane, by the lane's purpose."""
+        depths = self._term.queue.depths() if self._term is not None else ()
+        return ((lane.purpose, depth) for lane, depth in depths if isinstance(lane, Lane))
+
+    def database_states(self) -> Iterator[DatabaseState]:
+        """The BusDatabases that were looked at."""
+        return iter(self._term.databases.states() if self._term is not None else ())
+
+    @property
+    def surveys(self) -> Surveys | None:
+        """How the channels are used; None while another replica leads."""
+        return self._term.surveys if self._term is not None else None
+
     def _remove(self, resource: Resource) -> None:
         self.inventory.remove(resource)
         if self._term is not None:
@@ -133,6 +153,8 @@ class _Term:
             wake=lambda kind, key: self.queue.add(Item(kind, key)),
             resync=resync,
         )
+        self.databases = self._reconciler.databases
+        self.surveys = Surveys(self.databases.usable_now, interval=min(resync, surveys.INTERVAL))
         self._binding_audit = BindingAudit(kube, inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 
@@ -145,6 +167,7 @@ class _Term:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.queue.run())
                 group.create_task(self._binding_audit.run())
+                group.create_task(self.surveys.run())
         finally:
             for _, task in self._secret_watches.values():
                 task.cancel()

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
+from bus_operator import tallies
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
@@ -192,6 +193,8 @@ async def open_session(admin: AdminConnection) -> asyncpg.Connection:
         except BaseException:
             connection.terminate()
             raise
+    tallies.session_opened()
+    connection.add_termination_listener(lambda _: tallies.session_closed())
     return connection
 
 
@@ -258,7 +261,9 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
                 return ConnectionFailedError(f"{where}: {_text(error)}")
             case asyncpg.PostgresError():
                 return TransientError(f"{where}: {_text(error)} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
-            case OSError() | asyncpg.InterfaceError():  # TimeoutError is an OSError and has no text of its own
+            # TimeoutError is an OSError and has no text of its own. InternalClientError is raised by a session that was
+            # idle when the server ended it, and has not noticed yet.
+            case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
                 return ConnectionFailedError(f"{where} cannot be reached: {str(error) or 'it does not answer'}")
         return None
 

@@ -2,14 +2,22 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bus_operator import shards, tallies
 from bus_operator.breaker import Breaker, SuspectError
 from bus_operator.database import AdminConnection, Connect, connect
 from bus_operator.drift_telling import DriftTeller, require_repaired
-from bus_operator.errors import BusError, SecretError, SpecError, TransientError
+from bus_operator.errors import (
+    AuthenticationFailedError,
+    BusError,
+    ConnectionFailedError,
+    SecretError,
+    SpecError,
+    TransientError,
+)
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
 from bus_operator.model import ClientEndpoint, DatabaseSpec
@@ -43,6 +51,15 @@ class KnownDatabase:
     def changed_since(self, before: "KnownDatabase | None") -> bool:
         """Whether channels that use the database should look at it again."""
         return self.repaired or before is None or before != self or (before.failure is None) != (self.failure is None)
+
+
+class DatabaseState(NamedTuple):
+    """What metrics say about a BusDatabase."""
+
+    key: Key
+    up: bool
+    """Whether the administrator could log in last time."""
+    breaker: str
 
 
 @dataclass(frozen=True)
@@ -148,6 +165,20 @@ class DatabaseReconciler:
         if access.known is None or access.known.shards is None:
             raise ValueError(f"{database}: the breaker is closed, and nothing is known")
         return UsableDatabase(access.slots, access.known.shards, access.known.clients, access.sessions.session)
+
+    def usable_now(self) -> Iterator[tuple[Key, UsableDatabase]]:
+        """The databases that are in order."""
+        for key, access in self._access.items():
+            known = access.known
+            if access.breaker.state == "closed" and known is not None and known.shards is not None:
+                yield key, UsableDatabase(access.slots, known.shards, known.clients, access.sessions.session)
+
+    def states(self) -> Iterator[DatabaseState]:
+        """The databases that were looked at."""
+        for key, access in self._access.items():
+            if access.known is not None:
+                unreachable = isinstance(access.known.failure, ConnectionFailedError | AuthenticationFailedError)
+                yield DatabaseState(key, access.known.admin is not None and not unreachable, access.breaker.state)
 
     def suspect(self, database: Resource, failure: BusError) -> SuspectError:
         """Has the database probed, since a session in it failed; until then its channels leave it alone.

@@ -17,17 +17,18 @@ import aiohttp
 import kopf
 from kubernetes.aio.client.exceptions import ApiException
 
-from bus_operator import handlers, kube_api, logs
+from bus_operator import gauges, handlers, kube_api, logs
 from bus_operator.canary import Canary
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
 from bus_operator.certificates import service_names
+from bus_operator.channel_metrics import ChannelMetrics
 from bus_operator.controller import Controller
 from bus_operator.election import Elector, FencedApi
 from bus_operator.errors import BusError, StartError
 from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
-from bus_operator.metrics import Gauge, MetricsServer
+from bus_operator.metrics import MetricsServer
 from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
 from bus_operator.settings import Settings
 from bus_operator.webhook import WebhookServer, make_app
@@ -77,15 +78,11 @@ class Operator:
             )
         self._webhook = WebhookServer(make_app(self._secret_name))
         self._health = HealthServer(lambda: self._canary.deaf, self._ready)
+        channels = ChannelMetrics(
+            self._controller.inventory, lambda: self._controller.surveys, limit=settings.metrics_max_channels
+        )
         self._metrics = MetricsServer(
-            [
-                Gauge(
-                    "pgmq_bus_webhook_certificate_expiry_timestamp_seconds",
-                    "Until when the webhook's certificate is valid, in Unix time.",
-                    (),
-                    self._certificate_expiry,
-                )
-            ]
+            gauges.of_operator(self._controller, self._elector, self._canary, self._certificate), [channels.families]
         )
 
     async def run(self) -> None:
@@ -173,10 +170,6 @@ class Operator:
             except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
                 logger.warning("webhook certificate: %s", exc)
             await asyncio.sleep(CERTIFICATE_CHECK if started else CERTIFICATE_RETRY)
-
-    def _certificate_expiry(self) -> Iterator[tuple[tuple[()], float]]:
-        if (expires := self._certificate.expires) is not None:
-            yield (), expires.timestamp()
 
     async def _secret_name(self, namespace: str, channel: str) -> str | None:
         """The Secret of a BusChannel, for the webhook."""

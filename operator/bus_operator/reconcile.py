@@ -30,15 +30,15 @@ class Reconciler:
         self._resync = resync
         self._selection = selection = Selection(kube, inventory)
         reporter = Reporter(kube, inventory, wake)
-        self._databases = DatabaseReconciler(kube, inventory, selection=selection, reporter=reporter, wake=wake)
+        self.databases = DatabaseReconciler(kube, inventory, selection=selection, reporter=reporter, wake=wake)
         self._pending = PendingDeletions(
-            kube, inventory, selection=selection, databases=self._databases, reporter=reporter, wake=wake
+            kube, inventory, selection=selection, databases=self.databases, reporter=reporter, wake=wake
         )
         deletion = ChannelDeletion(
             kube,
             inventory,
             selection=selection,
-            databases=self._databases,
+            databases=self.databases,
             pending=self._pending,
             reporter=reporter,
             wake=wake,
@@ -47,7 +47,7 @@ class Reconciler:
             kube,
             inventory,
             selection=selection,
-            databases=self._databases,
+            databases=self.databases,
             deletion=deletion,
             reporter=reporter,
             wake=wake,
@@ -55,11 +55,11 @@ class Reconciler:
 
     def close(self) -> None:
         """Ends the sessions that are kept open."""
-        self._databases.close()
+        self.databases.close()
 
     async def reconcile_database(self, key: Key) -> float | None:
         """Looks at one BusDatabase. Returns the seconds until it wants to be looked at again, None when it is gone."""
-        await self._databases.reconcile(key)
+        await self.databases.reconcile(key)
         return self._resync if key in self._inventory.databases else None
 
     async def reconcile_channel(self, key: Key) -> float | None:
@@ -73,7 +73,7 @@ class Reconciler:
 
     def secret_of(self, key: Key) -> str | None:
         """The name of the Secret that a BusDatabase refers to."""
-        return self._databases.secret_of(key)
+        return self.databases.secret_of(key)
 
     def presumed_database_of(self, channel: Key) -> Key | None:
         """The BusDatabase that the channel most likely is or will be in; None where that is open."""

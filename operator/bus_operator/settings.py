@@ -30,6 +30,8 @@ class Settings(BaseModel):
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """0: no metrics."""
+    metrics_max_channels: Annotated[int, Field(ge=0)] = 1000
+    """So many BusChannels have metrics of their own, those first that need attention."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     canary_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60

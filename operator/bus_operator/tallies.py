@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from bus_operator.errors import BusError
 
@@ -53,6 +53,8 @@ _admissions = Counter(
 _admission_duration = Histogram(
     "pgmq_bus_admission_duration_seconds", "How long the webhook took.", buckets=_DURATIONS, registry=REGISTRY
 )
+
+_sessions = Gauge("pgmq_bus_database_sessions", "Sessions that the operator has open in databases.", registry=REGISTRY)
 
 # A rate needs a value before the first event.
 for _kind in ("BusDatabase", "BusChannel"):
@@ -98,3 +100,13 @@ def admitted(outcome: str, seconds: float) -> None:
     """The webhook answered: injected, incomplete (injected, with warnings), unchanged or malformed."""
     _admissions.labels(outcome).inc()
     _admission_duration.observe(seconds)
+
+
+def session_opened() -> None:
+    """A session of the administrator began."""
+    _sessions.inc()
+
+
+def session_closed() -> None:
+    """It ended, whoever ended it."""
+    _sessions.dec()

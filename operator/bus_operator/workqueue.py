@@ -12,7 +12,7 @@ meanwhile moves, and is still worked on once at a time.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from bus_operator.errors import BusError
@@ -100,6 +100,10 @@ class WorkQueue(Generic[Item]):
         timer = self._timers.pop(item, None)
         if timer is not None:
             timer.cancel()
+
+    def depths(self) -> Iterator[tuple[Hashable, int]]:
+        """How many keys wait for a worker, in each lane that has work."""
+        return ((name, len(lane.ready)) for name, lane in self._lanes.items())
 
     async def run(self) -> None:
         """Works until it is cancelled."""

@@ -146,6 +146,7 @@ def test_operator_environment(render: Render) -> None:
         "BUS_WEBHOOK_PORT": "9443",
         "BUS_HEALTH_PORT": "8080",
         "BUS_METRICS_PORT": "8081",
+        "BUS_METRICS_MAX_CHANNELS": "1000",
         "BUS_LOG_LEVEL": "INFO",
         "BUS_LOG_FORMAT": "text",
         "BUS_RESYNC_SECONDS": "60",

@@ -19,7 +19,7 @@ async def scrape(server: MetricsServer) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def value(families: dict[str, Metric], name: str, **labels: str) -> float | None:
+def value(families: dict[str, Metric], name: str, /, **labels: str) -> float | None:
     found = [sample for family in families.values() for sample in family.samples if sample.name == name]
     return next((sample.value for sample in found if sample.labels == labels), None)
 

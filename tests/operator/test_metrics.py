@@ -1,0 +1,103 @@
+"""The metrics of the real operator are true: scraped as Prometheus does it, while things happen."""
+
+import asyncio
+import time
+import urllib.request
+
+import postgres
+from control_plane import wait_until
+from operator_process import Operator
+from operator_world import Namespace, World
+from prometheus_client.parser import text_string_to_metric_families
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(operator: Operator) -> Samples:
+    with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(operator: Operator, name: str, /, **labels: str) -> float | None:
+    return scrape(operator).get((name, frozenset(labels.items())))
+
+
+def wait_for(operator: Operator, expected: float | None, name: str, /, **labels: str) -> None:
+    wait_until(lambda: value(operator, name, **labels) == expected, f"{name} {labels} is {expected}", seconds=30)
+
+
+async def test_channels(world: World, namespace: Namespace) -> None:
+    database = await world.postgres()
+    operator = world.operator
+    assert value(operator, "pgmq_bus_leader") == 1
+    assert value(operator, "pgmq_bus_watch_deaf") == 0
+    assert (value(operator, "pgmq_bus_webhook_certificate_expiry_timestamp_seconds") or 0) > time.time()
+    done = value(operator, "pgmq_bus_reconciles_total", kind="BusChannel", outcome="done")
+    assert done is not None
+    patched = value(operator, "pgmq_bus_api_requests_total", verb="PATCH", status="2xx") or 0
+    namespace.database(database.dsn)
+    channel = namespace.channel(retention={"maxMessages": 10})
+    await asyncio.to_thread(channel.wait_ready)
+    assert value(operator, "pgmq_bus_reconciles_total", kind="BusChannel", outcome="done") > done
+    assert (value(operator, "pgmq_bus_api_requests_total", verb="PATCH", status="2xx") or 0) > patched
+    assert (value(operator, "pgmq_bus_database_sessions") or 0) > 0
+
+    main = f"{namespace.name}/main"
+    assert value(operator, "pgmq_bus_database_up", database=main) == 1
+    assert value(operator, "pgmq_bus_database_breaker", database=main, state="closed") == 1
+    of = {"namespace": namespace.name, "name": "orders", "database": main}
+
+    async def becomes(expected: float | None, name: str, /, **labels: str) -> None:
+        await asyncio.to_thread(wait_for, operator, expected, f"pgmq_bus_channel_{name}", **of, **labels)
+
+    await becomes(1, "ready")
+    async with namespace.login() as login:
+        reader, other = await login.join(), await login.join("other")
+        await login.publish(reader, *range(25))
+        await becomes(25, "published_messages_total")
+        await becomes(25, "backlog_messages")
+        await becomes(2, "peers", wake="poll")
+        assert (value(operator, "pgmq_bus_channel_oldest_message_age_seconds", **of) or 0) > 0
+        assert (value(operator, "pgmq_bus_channel_log_bytes", **of) or 0) > 0
+        # Readers trim: what neither of them has read is over the limit.
+        assert await login.read(reader) == await login.read(other) == list(range(15, 25))
+        await becomes(2 * 15, "lost_messages_total")
+        await becomes(10, "log_messages")
+    channel.delete()
+    await asyncio.to_thread(channel.wait_gone)
+    assert value(operator, "pgmq_bus_channel_ready", **of) is None
+    assert value(operator, "pgmq_bus_channel_backlog_messages", **of) is None
+    await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_channels_retained", database=main)
+
+
+async def test_a_database_that_is_down(world: World, namespace: Namespace, fragile_server: postgres.Server) -> None:
+    database = await world.postgres(server=fragile_server)
+    operator = world.operator
+    ref = namespace.database(database.dsn)
+    await asyncio.to_thread(ref.wait_ready)
+    main = f"{namespace.name}/main"
+    assert value(operator, "pgmq_bus_database_up", database=main) == 1
+    failed = value(operator, "pgmq_bus_errors_total", kind="BusDatabase", reason="ConnectionFailed") or 0
+    fragile_server.stop()
+    await asyncio.to_thread(wait_for, operator, 0, "pgmq_bus_database_up", database=main)
+    await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_breaker", database=main, state="open")
+    assert (value(operator, "pgmq_bus_errors_total", kind="BusDatabase", reason="ConnectionFailed") or 0) > failed
+    assert (value(operator, "pgmq_bus_reconciles_total", kind="BusDatabase", outcome="retry") or 0) > 0
+    fragile_server.start()
+    await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_up", database=main)
+
+
+async def test_no_secret_and_no_wire_name(world: World, namespace: Namespace) -> None:
+    database = await world.postgres()
+    namespace.database(database.dsn)
+    await asyncio.to_thread(namespace.channel(channel="a-wire-name-of-its-own").wait_ready)
+    binding = namespace.secret("orders-bus")
+    assert binding is not None
+    labels = {value for _, pairs in scrape(world.operator) for _, value in pairs}
+    for hidden in (binding["password"], binding["username"], binding["channel"], database.dsn):
+        assert not any(hidden in label for label in labels)
