@@ -14,6 +14,7 @@ SERVERS = {
     "tests": {
         "postgresql-15": Path("/usr/lib/postgresql/15/bin/postgres"),
         "pgbouncer": Path("/usr/sbin/pgbouncer"),
+        "prometheus": Path("/usr/bin/promtool"),
     },
     "bench": {"redis-server": Path("/usr/bin/redis-server"), "nats-server": Path("/usr/sbin/nats-server")},
 }
@@ -34,7 +35,10 @@ def main() -> None:
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
     with _no_services():
         subprocess.run(
-            ["apt-get", "install", "-qq", "-y", *missing], check=True, env=environment, stdout=subprocess.DEVNULL
+            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing],
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
         )
 
 

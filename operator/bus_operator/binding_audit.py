@@ -43,6 +43,11 @@ class BindingAudit:
         self._clock = clock
         self._named: set[Uid] = set()
 
+    @property
+    def lacking(self) -> int:
+        """How many pods there are without a binding that they asked for, as of the last look."""
+        return len(self._named)
+
     async def run(self) -> None:
         """Looks until it is cancelled."""
         while True:

@@ -128,6 +128,11 @@ class Controller:
         return iter(self._term.databases.states() if self._term is not None else ())
 
     @property
+    def pods_without_binding(self) -> int | None:
+        """How many pods asked for a binding and have none; None while another replica leads."""
+        return self._term.binding_audit.lacking if self._term is not None else None
+
+    @property
     def surveys(self) -> Surveys | None:
         """How the channels are used; None while another replica leads."""
         return self._term.surveys if self._term is not None else None
@@ -155,7 +160,7 @@ class _Term:
         )
         self.databases = self._reconciler.databases
         self.surveys = Surveys(self.databases.usable_now, interval=min(resync, surveys.INTERVAL))
-        self._binding_audit = BindingAudit(kube, inventory, interval=resync)
+        self.binding_audit = BindingAudit(kube, inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -166,7 +171,7 @@ class _Term:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.queue.run())
-                group.create_task(self._binding_audit.run())
+                group.create_task(self.binding_audit.run())
                 group.create_task(self.surveys.run())
         finally:
             for _, task in self._secret_watches.values():

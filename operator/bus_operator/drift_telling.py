@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from bus_operator import tallies
 from bus_operator.drift import Difference, DriftReport, Repair, summary
 from bus_operator.errors import SpecError
 from bus_operator.inventory import Key, Resource
@@ -17,6 +18,8 @@ REMAINS = "DriftRemains"
 
 async def tell_repaired(reporter: Reporter, resource: Resource, differences: Sequence[Difference]) -> None:
     """One Event about what was found on a resource, and is as it should be again."""
+    for difference in differences:
+        tallies.repaired(difference.repair)
     if differences:
         message = f"changed by hand, and put right: {summary(differences)}"
         logger.warning("%s: %s", resource, message)

@@ -35,6 +35,10 @@ def of_operator(
     def breaker() -> Iterator[tuple[tuple[str, str], float]]:
         return ((("/".join(state.key), state.breaker), 1.0) for state in controller.database_states())
 
+    def without_binding() -> Iterator[tuple[tuple[()], float]]:
+        if (lacking := controller.pods_without_binding) is not None:
+            yield (), lacking
+
     def certificate_expiry() -> Iterator[tuple[tuple[()], float]]:
         if (expires := certificate.expires) is not None:
             yield (), expires.timestamp()
@@ -55,6 +59,12 @@ def of_operator(
             "1 for the state of the circuit breaker: closed, open, or pending until a probe has decided.",
             ("database", "state"),
             breaker,
+        ),
+        Gauge(
+            "pgmq_bus_pods_without_binding",
+            "Pods that asked for a binding and were created without it.",
+            (),
+            without_binding,
         ),
         Gauge(
             "pgmq_bus_webhook_certificate_expiry_timestamp_seconds",

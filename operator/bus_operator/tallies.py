@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from bus_operator.drift import Repair
 from bus_operator.errors import BusError
 
 REGISTRY = CollectorRegistry()
@@ -54,12 +55,17 @@ _admission_duration = Histogram(
     "pgmq_bus_admission_duration_seconds", "How long the webhook took.", buckets=_DURATIONS, registry=REGISTRY
 )
 
+_drift_repairs = Counter(
+    "pgmq_bus_drift_repairs", "What was changed by hand and put right, by how.", ["repair"], registry=REGISTRY
+)
 _sessions = Gauge("pgmq_bus_database_sessions", "Sessions that the operator has open in databases.", registry=REGISTRY)
 
 # A rate needs a value before the first event.
 for _kind in ("BusDatabase", "BusChannel"):
     for _outcome in (DONE, RETRY, DEFECT):
         _reconciles.labels(_kind, _outcome)
+for _repair in Repair:
+    _drift_repairs.labels(_repair.value)
 for _outcome in ("injected", "incomplete", "unchanged", "malformed"):
     _admissions.labels(_outcome)
 
@@ -110,3 +116,8 @@ def session_opened() -> None:
 def session_closed() -> None:
     """It ended, whoever ended it."""
     _sessions.dec()
+
+
+def repaired(repair: Repair) -> None:
+    """Something that was changed by hand is as it should be again."""
+    _drift_repairs.labels(repair.value).inc()

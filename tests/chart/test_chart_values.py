@@ -35,6 +35,11 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
         ({"log": {"format": "xml"}}, "log.format: log.format must be one of the following"),
         ({"metrics": {"port": 9443}}, "metrics.port: Must not validate the schema (not)"),
         ({"metrics": {"port": 80}}, "metrics.port: Must be greater than or equal to 1024"),
+        ({"metrics": {"maxChannels": -1}}, "metrics.maxChannels: Must be greater than or equal to 0"),
+        (
+            {"metrics": {"serviceMonitor": {"interval": "soon"}}},
+            "metrics.serviceMonitor.interval: Does not match pattern",
+        ),
         ({"resyncSeconds": 0}, "resyncSeconds: Must be greater than or equal to 5"),
         ({"resyncSeconds": "60s"}, "resyncSeconds: Invalid type. Expected: integer, given: string"),
         ({"secretNamespaces": "default"}, "secretNamespaces: Invalid type. Expected: array, given: string"),

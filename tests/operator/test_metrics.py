@@ -1,11 +1,12 @@
 """The metrics of the real operator are true: scraped as Prometheus does it, while things happen."""
 
 import asyncio
+import re
 import time
 import urllib.request
 
 import postgres
-from control_plane import wait_until
+from control_plane import ROOT, wait_until
 from operator_process import Operator
 from operator_world import Namespace, World
 from prometheus_client.parser import text_string_to_metric_families
@@ -101,3 +102,16 @@ async def test_no_secret_and_no_wire_name(world: World, namespace: Namespace) ->
     labels = {value for _, pairs in scrape(world.operator) for _, value in pairs}
     for hidden in (binding["password"], binding["username"], binding["channel"], database.dsn):
         assert not any(hidden in label for label in labels)
+
+
+def test_what_the_alerts_and_the_dashboard_ask_for_is_there(world: World, namespace: Namespace) -> None:
+    """Series of channels and databases are there in type and name before there is any: a scrape tells all families."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{world.operator.metrics_port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    served = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+    served |= {f"{name}_bucket" for name in served}
+    files = ROOT / "charts" / "pgmq-bus" / "files"
+    for file in ("alerts.yaml", "dashboard.json"):
+        asked = set(re.findall(r"\b(?:pgmq_bus|process)_[a-z_]+", (files / file).read_text()))
+        assert asked
+        assert asked <= served, f"{file}: {sorted(asked - served)}"
