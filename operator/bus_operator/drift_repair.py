@@ -46,13 +46,16 @@ async def look(connection: asyncpg.Connection, channel_id: int | None = None) ->
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         # Estimates are high where little is found: compiling these queries takes longer than running them.
         await connection.execute("SET LOCAL jit = off")
+        if await connection.fetchval(sql.query("installed_version")) not in (None, sql.schema_version()):
+            # Before all else: what another version consists of is no damage.
+            return []
         structure = render.with_structure(sql.query("drift_structure"), sql.query("structure"))
         damage = await _found(connection, structure, channel_id, sql.structure())
         if any(item.problem == MISSING for item in damage):
             # Without a table of the registry nothing else can be found out.
             return damage
         installed = await connection.fetchrow(sql.query("observe_installation"))
-        if installed is None or installed["schema_version"] != sql.schema_version():
+        if installed is None:
             return []
         digest = f"{installation.functions_digest()}:"
         comparable = (installed["functions_fingerprint"] or digest).startswith(digest)

@@ -1,12 +1,13 @@
 """Performs an installation plan, in one transaction: it is there as a whole or not at all."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 
 import asyncpg
 from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
 
-from bus_operator import catalog, naming, render, sql
+from bus_operator import catalog, migrations, naming, render, sql
 from bus_operator.actions import (
     CreateGroupRole,
     GrantConnect,
@@ -18,7 +19,7 @@ from bus_operator.actions import (
     MigrateSchema,
 )
 from bus_operator.plan import stored_fingerprint
-from bus_operator.roles import as_owner, execute
+from bus_operator.roles import as_owner, execute, overtaken
 
 
 def functions_digest() -> str:
@@ -27,14 +28,54 @@ def functions_digest() -> str:
 
 
 async def apply_installation(connection: asyncpg.Connection, actions: Sequence[InstallAction]) -> None:
-    """Performs an installation plan."""
+    """Performs an installation plan.
+
+    Raises:
+        TransientError: Another operator was faster, or a session keeps using what is to be migrated.
+    """
     if not actions:
         return
+    migration = next((action for action in actions if isinstance(action, MigrateSchema)), None)
+    if migration is None:
+        await _perform(connection, actions, None)
+        return
+    if migration.current == migrations.GATED_VERSION and await _gate(connection, migration.current):
+        await asyncio.sleep(migrations.SETTLED)
+    await migrations.patiently(lambda: _perform(connection, actions, migration))
+
+
+async def _perform(
+    connection: asyncpg.Connection, actions: Sequence[InstallAction], migration: MigrateSchema | None
+) -> None:
     async with connection.transaction():
+        if migration is not None:
+            await migrations.lock(connection, migration.current, migration.target)
         if not any(isinstance(action, InstallSchema | GrantOwnerToSelf) for action in actions):
-            await connection.execute(sql.query("lock_installation"))
+            await _lock_installation(connection, actions)
         for action in actions:
             await _install(connection, action)
+        if migration is not None and migration.current == migrations.GATED_VERSION:
+            await migrations.make_channel_functions(connection)
+
+
+async def _lock_installation(connection: asyncpg.Connection, actions: Sequence[InstallAction]) -> None:
+    """Keeps other operators out. Raises TransientError when one of them has been here since the plan was made."""
+    expected = {action.current for action in actions if isinstance(action, MigrateSchema)} or {
+        action.version for action in actions if isinstance(action, InstallFunctions)
+    }
+    version = await connection.fetchval(sql.query("lock_installation"))
+    if expected and version not in expected:
+        raise overtaken(f"schema version {version}")
+
+
+async def _gate(connection: asyncpg.Connection, version: int) -> bool:
+    async with connection.transaction():
+        await _lock_installation(connection, [MigrateSchema(version, version)])
+        if not await migrations.gate(connection):
+            return False
+        # Recorded, so that what an interrupted migration leaves does not look like somebody's doing.
+        await _record(connection, version, stored_fingerprint("gated", await catalog.functions_fingerprint(connection)))
+        return True
 
 
 async def _install(connection: asyncpg.Connection, action: InstallAction) -> None:
@@ -59,10 +100,7 @@ async def _install(connection: asyncpg.Connection, action: InstallAction) -> Non
             await _record(connection, version, None)
         case MigrateSchema(current, target):
             await execute(connection, render.grant_pgmq())
-            async with as_owner(connection):
-                for version, migration in sql.migrations():
-                    if current < version <= target:
-                        await connection.execute(migration)
+            await migrations.migrate(connection, current, target)
             await _record(connection, target, None)
         case InstallFunctions(version, in_place):
             await execute(connection, render.create_schemas())

@@ -108,6 +108,14 @@ def create_schemas() -> list[str]:
     ]
 
 
+def lock_relation(name: str) -> str:
+    """Locks a relation of the registry against everybody else, to the end of the transaction."""
+    if name == "membership":
+        # LOCK TABLE would lock the tables below a view as well. This changes nothing and locks the view alone.
+        return f"ALTER VIEW pgmq_bus.{identifier(name)} RESET (security_barrier)"
+    return f"LOCK TABLE pgmq_bus.{identifier(name)} IN ACCESS EXCLUSIVE MODE"
+
+
 def log_table(queue: str) -> str:
     """The quoted name, within the schema `pgmq`, of the table in which PGMQ keeps a queue."""
     return identifier(f"q_{queue}")

@@ -20,7 +20,7 @@ FIRST_UNDER_THE_RULES = 4
 ALLOWED = {
     "create (unlogged )?table pgmq_bus\\.": "a new table",
     "create (unique )?index ": "a new index",
-    "create or replace view pgmq_bus\\.": "more columns of a view, at its end: functions name its type",
+    "create view pgmq_bus\\.": "a new view; the one there is, clients ask for while they hold a table",
     "comment on ": "a comment",
     "insert into pgmq_bus\\.": "rows of a new table",
     "update pgmq_bus\\.": "values of a new column",
@@ -35,6 +35,27 @@ ALLOWED_IN_A_TABLE = {
 }
 VOLATILE = re.compile("default .*(random|clock_timestamp|nextval|generate)|generated (always|by default) as")
 """Each row would be rewritten under the lock that keeps everybody out."""
+
+
+SQL = ROOT / "operator" / "bus_operator" / "sql"
+
+
+def functions() -> list[str]:
+    """The texts of all functions, without comments."""
+    paths = (*SQL.glob("functions/*/*.sql"), *SQL.glob("channel/*.sql"))
+    return [re.sub(r"--[^\n]*", "", path.read_text()) for path in paths]
+
+
+def variables(table: str) -> set[str]:
+    """What functions that use a table call their variables, parameters and results."""
+    found: set[str] = set()
+    for text in functions():
+        if re.search(rf"\bpgmq_bus\.{table}\b", text):
+            for block in re.findall(r"\bdeclare\b(.*?)\bbegin\b", text, re.DOTALL):
+                found |= set(re.findall(r"(?:^|;)\s*(\w+) ", block))
+            head = text.partition("language ")[0]
+            found |= set(re.findall(r"[(,]\s*(?:out )?(\w+) (?:text|bigint|integer|boolean|jsonb)", head))
+    return found
 
 
 def statements(text: str) -> list[str]:
@@ -66,9 +87,14 @@ def breaches(text: str) -> list[str]:
         elif re.search(r"\bpgmq\.", statement):
             found.append(f"{statement[:100]}: touches a log, which may be large and is written all the time")
         elif statement.startswith("alter table"):
+            table = statement.partition("pgmq_bus.")[2].partition(" ")[0]
             for part in parts_of(statement):
                 if not any(re.match(pattern, part) for pattern in ALLOWED_IN_A_TABLE):
                     found.append(f"{part[:100]}: not among {list(ALLOWED_IN_A_TABLE)}")
+                elif part.startswith("add column") and part.split()[2] in variables(table):
+                    found.append(
+                        f"{part[:100]}: functions have a variable of that name, and what they mean gets ambiguous"
+                    )
                 elif part.startswith("add column") and VOLATILE.search(part):
                     found.append(f"{part[:100]}: its default rewrites each row")
                 elif part.startswith("add column") and "not null" in part and " default " not in part:
@@ -109,7 +135,7 @@ def test_migrations_only_widen() -> None:
     [
         "drop table pgmq_bus.login",
         "drop view pgmq_bus.membership",
-        "create view pgmq_bus.membership as select 1",
+        "create or replace view pgmq_bus.membership as select 1",
         "alter table pgmq_bus.peer drop column host",
         "alter table pgmq_bus.peer add column a text, rename column host to machine",
         "alter table pgmq_bus.peer alter column host set not null",
@@ -119,6 +145,8 @@ def test_migrations_only_widen() -> None:
         "alter table pgmq_bus.login add column state text not null",
         "alter table pgmq.q_bus_1 add column a text",
         "create index on pgmq.q_bus_1 (vt)",
+        "alter table pgmq_bus.channel_state add column more boolean",
+        "alter table pgmq_bus.peer add column lost_to text, add column bytes bigint",
         "do $$ begin null; end $$",
         "delete from pgmq_bus.peer",
         "lock table pgmq_bus.peer",
@@ -126,6 +154,12 @@ def test_migrations_only_widen() -> None:
 )
 def test_what_a_migration_must_not_do(harmful: str) -> None:
     assert breaches(f"-- Why.\n{harmful};\n")
+
+
+def test_variables_are_found() -> None:
+    assert variables("channel_state") >= {"more", "floor", "state", "target", "batch", "p_channel_id"}
+    assert variables("peer") >= {"durable_name", "found_there", "p_about", "roster", "ids", "p_own"}
+    assert variables("login") == set()
 
 
 def test_what_a_migration_may_do() -> None:
@@ -141,6 +175,7 @@ def test_what_a_migration_may_do() -> None:
             add constraint login_generation_check check (generation > 0),
             set (fillfactor = 50);
         update pgmq_bus.login set seen_at = created_at;
+        create view pgmq_bus.waiting as select role from pgmq_bus.login;
         comment on column pgmq_bus.login.state is 'drop table; rename column';
         """
     )

@@ -3,16 +3,24 @@
 - `schema.sql`: tables and the membership view at the current version.
 - `migrations/NNNN_*.sql`: how an older installation becomes the current one, one step a file.
 - `structure.txt`: what those consist of, as the catalog tells it; drift is what differs from that.
+- `former/*.sql`: what prepares an older installation's functions for its migration.
 - `functions/{core,v1,public}/*.sql`: one function a file, re-created at every installation.
 - `channel/*.sql`: templates of the functions that each channel gets of its own, one a file; `render` fills them in.
 - `privileges.sql`: who may call them.
 - `queries/*.sql`: the statements of the operator, by name.
 """
 
+import re
 from functools import cache
 from importlib.resources import files
 
 _ROOT = files(__name__)
+
+_CHANGES = re.compile(
+    r"\b(?:alter table|drop view|create (?:or replace )?view|index (?:\w+ )?on|references|update|insert into) "
+    r"pgmq_bus\.(\w+)",
+    re.IGNORECASE,
+)
 
 FUNCTION_FOLDERS = ("core", "v1", "public")
 """In order: the functions of a later folder call those of an earlier one."""
@@ -45,6 +53,17 @@ def migrations() -> tuple[tuple[int, str], ...]:
         if entry.name.endswith(".sql")
     ]
     return tuple(sorted(found))
+
+
+def changed_relations(migration: str) -> frozenset[str]:
+    """The relations of the registry that a migration needs for itself, those that it makes among them."""
+    return frozenset(_CHANGES.findall(migration))
+
+
+@cache
+def former(name: str) -> str:
+    """The statements in `former/<name>.sql`."""
+    return _ROOT.joinpath("former", f"{name}.sql").read_text(encoding="utf-8")
 
 
 def schema_version() -> int:

@@ -1,1 +1,1 @@
-select from pgmq_bus.installation for update
+select schema_version from pgmq_bus.installation for update
