@@ -63,6 +63,9 @@ class Ref:
     def patch(self, spec: Manifest) -> None:
         self._kube.patch(self.path, {"spec": spec})
 
+    def annotate(self, annotations: dict[str, str]) -> None:
+        self._kube.patch(self.path, {"metadata": {"annotations": annotations}})
+
     def delete(self) -> None:
         self._kube.delete(self.path)
 

@@ -23,7 +23,7 @@ from bus_operator import provision
 from bus_operator.actions import DesiredChannel
 from bus_operator.database import AdminConnection, Endpoint, connect
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 from bus_operator.roles import IssuedCredential
 
 SUPERUSER = "postgres"

@@ -202,9 +202,37 @@ class IssueCredential:
 
     generation: int
     connection_limit: int
+    request: str | None = None
+    """What asked for a rotation last, so that it is answered once."""
+    again: bool = False
+    """The login is there already: it was never published, and gets another password."""
+    cause: str = field(default="", compare=False)
+    """Why, as an Event says it."""
 
     def __str__(self) -> str:
-        return f"issue credential generation {self.generation}"
+        return f"issue credential generation {self.generation}{' again' if self.again else ''}"
+
+
+@dataclass(frozen=True)
+class PublishLogin:
+    """Record that the binding holds this login."""
+
+    role: str
+    generation: int
+
+    def __str__(self) -> str:
+        return f"publish credential generation {self.generation}"
+
+
+@dataclass(frozen=True)
+class WarnOfLogin:
+    """Tell, once, who still uses a login that will end."""
+
+    role: str
+    generation: int
+
+    def __str__(self) -> str:
+        return f"warn of the end of credential generation {self.generation}"
 
 
 @dataclass(frozen=True)
@@ -221,9 +249,10 @@ class UpdateLogin:
 
 @dataclass(frozen=True)
 class DropLogin:
-    """Drop a login that no binding holds any more."""
+    """End the sessions of a login that no binding holds any more, and drop it."""
 
     role: str
+    generation: int
 
     def __str__(self) -> str:
         return f"drop login {self.role}"
@@ -237,6 +266,8 @@ ChannelAction = (
     | SetLogPersistence
     | InstallChannelFunctions
     | IssueCredential
+    | PublishLogin
+    | WarnOfLogin
     | UpdateLogin
     | DropLogin
 )

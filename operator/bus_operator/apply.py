@@ -16,11 +16,13 @@ from bus_operator.actions import (
     DropLogin,
     InstallChannelFunctions,
     IssueCredential,
+    PublishLogin,
     RecreateLog,
     RepairRole,
     SetLogPersistence,
     UpdateChannel,
     UpdateLogin,
+    WarnOfLogin,
 )
 from bus_operator.catalog import ObservedChannel
 from bus_operator.errors import TransientError
@@ -91,28 +93,32 @@ async def _perform(
         elif target is None:
             raise ValueError(f"{action}: there is no channel")
         elif isinstance(action, IssueCredential):
-            issued = await issue(connection, target.role, target.id, action.generation, action.connection_limit)
+            issued = await issue(connection, target.role, target.id, action)
         else:
             await _change(connection, target, action)
-    if observed is not None and any(isinstance(action, IssueCredential | DropLogin) for action in actions):
-        revoked = any(isinstance(action, DropLogin) for action in actions)
-        await _rotate_secrets(connection, observed.id, required=revoked)
+    if observed is not None and any(_revokes(action, observed) for action in actions):
+        await _rotate_secrets(connection, observed.id)
     return issued
 
 
-async def _rotate_secrets(connection: asyncpg.Connection, channel_id: int, *, required: bool) -> None:
-    """Changes what wakes peers. The last step: publishers wait from here to the commit.
+def _revokes(action: ChannelAction, observed: ObservedChannel) -> bool:
+    """Whether somebody who heard the channel must not any more: a login ends, or the channel gets another owner."""
+    match action:
+        case DropLogin():
+            return True
+        case UpdateChannel(desired):
+            return desired.owner_uid != observed.owner_uid
+        case _:
+            return False
 
-    Who was just dropped must not hear the channel any more. Where nobody was, a member that keeps the channel locked
-    does not keep a credential from being issued.
+
+async def _rotate_secrets(connection: asyncpg.Connection, channel_id: int) -> None:
+    """Changes what wakes peers: who was just dropped must not hear the channel any more.
+
+    The last step: publishers wait from here to the commit.
     """
-    try:
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
-            await connection.execute(sql.query("rotate_channel_secrets"), channel_id)
-    except asyncpg.LockNotAvailableError:
-        if required:
-            raise
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+    await connection.execute(sql.query("rotate_channel_secrets"), channel_id)
 
 
 async def _change(connection: asyncpg.Connection, target: _Target, action: ChannelAction) -> None:
@@ -133,6 +139,10 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
             await _install_functions(connection, target, in_place=in_place)
         case UpdateLogin(name, verifier, connection_limit):
             await connection.execute(render.login_attributes(name, verifier, connection_limit))
+        case PublishLogin(name):
+            await connection.execute(sql.query("publish_login"), name)
+        case WarnOfLogin(name):
+            await connection.execute(sql.query("warn_of_login"), name)
         case DropLogin(name):
             await drop_login(connection, target.role, name)
 

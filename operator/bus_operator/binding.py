@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from bus_operator.database import Endpoint
 from bus_operator.model import ChannelSpec
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 from bus_operator.roles import IssuedCredential
 
 TYPE = "pgmqbus"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import asyncpg
@@ -40,6 +40,17 @@ class ObservedDatabase:
 
 
 @dataclass(frozen=True)
+class LoginUser:
+    """Somebody who uses a login: a session, or a peer that was heard of not long ago."""
+
+    host: str | None
+    """What a peer calls its host: the pod's name."""
+    application: str | None
+    address: str | None
+    """Where a session comes from; None for a local one."""
+
+
+@dataclass(frozen=True)
 class ObservedLogin:
     """One credential generation of a channel."""
 
@@ -52,6 +63,31 @@ class ObservedLogin:
     is_member: bool
     password_replaced: bool
     """Whether the server holds another verifier than was set; False where this administrator may not see it."""
+    published_at: datetime | None
+    """When the binding held it first; None: it never did."""
+    request: str | None
+    """What had asked for a rotation last when it was issued."""
+    unused_since: datetime | None
+    """Since when no look found anybody using it; None while somebody is, and as long as nobody looked."""
+    warned_at: datetime | None
+    """When it was told who uses it."""
+    users: tuple[LoginUser, ...] = ()
+    """Who uses it, where that was looked for; see `usage`."""
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether nothing but the name is left, because it could not be dropped."""
+        return not self.verifier
+
+    @property
+    def is_published(self) -> bool:
+        """Whether pods may hold it."""
+        return self.published_at is not None and not self.is_retired
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nobody changed it by hand."""
+        return self.role_exists and self.attributes_right and self.is_member and not self.password_replaced
 
 
 @dataclass(frozen=True)
@@ -80,6 +116,8 @@ class ObservedChannel:
     role_is_client: bool
     installed_fingerprint: str | None
     actual_fingerprint: str
+    observed_at: datetime = field(compare=False)
+    """By the server's clock."""
     logins: tuple[ObservedLogin, ...]
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from bus_operator import provision, shards, tallies
@@ -22,9 +23,10 @@ from bus_operator.errors import (
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
 from bus_operator.model import format_age
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.roles import IssuedCredential
+from bus_operator.rotation import Rotation
 from bus_operator.selection import Selection
 from bus_operator.status import Condition
 
@@ -42,6 +44,7 @@ class ChannelReconciler:
         deletion: Sees to those that are being deleted.
         reporter: Where the outcome goes.
         wake: Asks for another resource to be reconciled soon.
+        credential_unused: How long nobody must be seen to use replaced credentials before they end.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class ChannelReconciler:
         deletion: ChannelDeletion,
         reporter: Reporter,
         wake: Wake,
+        credential_unused: timedelta,
     ) -> None:
         self._kube = kube
         self._inventory = inventory
@@ -62,13 +66,18 @@ class ChannelReconciler:
         self._reporter = reporter
         self._wake = wake
         self._deletion = deletion
+        self._credential_unused = credential_unused
         self._cluster: str | None = None
 
-    async def reconcile(self, key: Key) -> None:
-        """Looks at one BusChannel. Raises TransientError when it should be tried again soon."""
+    async def reconcile(self, key: Key) -> float | None:
+        """Looks at one BusChannel. Raises TransientError when it should be tried again soon.
+
+        Returns:
+            The seconds after which time may have brought something about; None: never.
+        """
         resource = self._inventory.channels.get(key)
         if resource is None:
-            return
+            return None
         try:
             if resource.deleting:
                 await self._deletion.finalize(resource)
@@ -76,12 +85,13 @@ class ChannelReconciler:
                 # Before anything is made in the database, so that nothing is left behind. Its event brings us back.
                 await self._kube.set_finalizer(resource, present=True)
             else:
-                await self._make(resource)
+                return await self._make(resource)
         except VerdictPendingError:
             # The verdict wakes it.
-            return
+            pass
+        return None
 
-    async def _make(self, resource: Resource) -> None:
+    async def _make(self, resource: Resource) -> float | None:
         fields: dict[str, Any] = {}
         failure: BusError | None = None
         progress = _Progress()
@@ -97,6 +107,7 @@ class ChannelReconciler:
             raise failure
         if failure is not None:
             tallies.failed(resource.kind, failure.reason)
+        return progress.next_look
 
     async def _provision(self, resource: Resource, progress: "_Progress", fields: dict[str, Any]) -> None:
         spec = resource.channel_spec()
@@ -120,13 +131,29 @@ class ChannelReconciler:
         desired = DesiredChannel.from_spec(spec, namespace=resource.namespace, name=resource.name, uid=resource.uid)
         desired = replace(desired, owner_reference=f"{desired.owner_reference}@{await self._cluster_id()}")
         last = resource.status.get("shard")
+        rotation = Rotation(resource, spec, unused=self._credential_unused)
         try:
             async with (
                 usable.slots,
                 shards.placed(usable.shards, wire_name, last, usable.connect) as (shard, connection),
             ):
+                server, clients = shard.admin.endpoint, shard.admin.endpoint.for_clients(usable.clients)
+
+                async def deliver(issued: IssuedCredential) -> None:
+                    progress.provisioned = f"channel {wire_name!r} on {shard}"
+                    await rotation.verify(issued, server, clients)
+                    await self._kube.write_binding(
+                        resource, secret_name, binding_data(clients, wire_name, spec, issued)
+                    )
+
                 provisioned = await provision.provision(
-                    connection, desired, held, yielding, binding_wanted=refusal is None
+                    connection,
+                    desired,
+                    held,
+                    yielding,
+                    rotation=rotation.rules,
+                    binding_wanted=refusal is None,
+                    deliver=deliver,
                 )
         except (ConnectionFailedError, AuthenticationFailedError) as exc:
             raise self._databases.suspect(database, exc) from exc
@@ -141,12 +168,18 @@ class ChannelReconciler:
         if refusal is not None:
             raise refusal
 
-        credential = provisioned.issued or _as_issued(held, provisioned.generation)
-        wanted = binding_data(shard.admin.endpoint.for_clients(usable.clients), wire_name, spec, credential)
-        if not is_current(present, wanted):
-            await self._kube.write_binding(resource, secret_name, wanted)
-        progress.current = f"generation {provisioned.generation} in Secret {secret_name}"
-        fields |= {"secretRef": {"name": secret_name}, "credentialGeneration": provisioned.generation}
+        if provisioned.issued is None:
+            wanted = binding_data(clients, wire_name, spec, _as_issued(held, provisioned.generation))
+            if not is_current(present, wanted):
+                await self._kube.write_binding(resource, secret_name, wanted)
+        await rotation.tell(provisioned, self._kube, self._reporter)
+        progress.current = rotation.condition(provisioned.channel, provisioned.generation, secret_name)
+        progress.next_look = rotation.next_look(provisioned.channel)
+        fields |= {
+            "secretRef": {"name": secret_name},
+            "credentialGeneration": provisioned.generation,
+            "rotationRequest": rotation.request_answered(provisioned.channel),
+        }
 
     async def _read_binding(self, resource: Resource, name: str) -> Mapping[str, str] | None:
         """The entries of the binding's Secret; None when there is none. Raises SecretError when it is not our own."""
@@ -187,7 +220,8 @@ class _Progress:
 
     def __init__(self) -> None:
         self.provisioned: str | None = None
-        self.current: str | None = None
+        self.current: Condition | None = None
+        self.next_look: float | None = None
 
     def conditions(self, failure: BusError | None) -> list[Condition]:
         """Provisioned and CredentialsCurrent, the failure at the first that was not reached."""
@@ -200,4 +234,4 @@ class _Progress:
         done = Condition.true("Provisioned", "Provisioned", self.provisioned)
         if self.current is None:
             return [done, Condition.false("CredentialsCurrent", reason, message)]
-        return [done, Condition.true("CredentialsCurrent", "Current", self.current)]
+        return [done, self.current]

@@ -7,6 +7,7 @@ leading begins with a queue and a reconciler of its own, since what an earlier o
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -63,15 +64,17 @@ class Controller:
         kube: The Kubernetes API.
         resync: Seconds after which each resource is looked at without an event.
         workers: How many channels of one database are reconciled at the same time, and how many deleted besides.
+        credential_unused: How long nobody must be seen to use replaced credentials before they end.
     """
 
-    def __init__(self, kube: Kube, *, resync: float, workers: int) -> None:
+    def __init__(self, kube: Kube, *, resync: float, workers: int, credential_unused: timedelta) -> None:
         self.inventory = Inventory()
         self.listed = asyncio.Event()
         """Set once everything was listed."""
         self._kube = kube
         self._resync = resync
         self._workers = workers
+        self._credential_unused = credential_unused
         self._term: _Term | None = None
 
     async def run(self) -> None:
@@ -84,7 +87,13 @@ class Controller:
     async def lead(self) -> None:
         """Works until it is cancelled, from the start: on everything that was listed."""
         await self.listed.wait()
-        self._term = _Term(self._kube, self.inventory, resync=self._resync, workers=self._workers)
+        self._term = _Term(
+            self._kube,
+            self.inventory,
+            resync=self._resync,
+            workers=self._workers,
+            credential_unused=self._credential_unused,
+        )
         try:
             await self._term.run()
         finally:
@@ -148,7 +157,9 @@ class Controller:
 class _Term:
     """The work of a leader, and what it knows."""
 
-    def __init__(self, kube: Kube, inventory: Inventory, *, resync: float, workers: int) -> None:
+    def __init__(
+        self, kube: Kube, inventory: Inventory, *, resync: float, workers: int, credential_unused: timedelta
+    ) -> None:
         self.queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
         self._kube = kube
         self._inventory = inventory
@@ -157,6 +168,7 @@ class _Term:
             inventory,
             wake=lambda kind, key: self.queue.add(Item(kind, key)),
             resync=resync,
+            credential_unused=credential_unused,
         )
         self.databases = self._reconciler.databases
         self.surveys = Surveys(self.databases.usable_now, interval=min(resync, surveys.INTERVAL))

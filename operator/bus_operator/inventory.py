@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from bus_operator.errors import SpecError
 from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Uid, describe
 
+ROTATE_ANNOTATION = f"{GROUP}/rotate"
+
 Key = tuple[str, str]
 """Namespace and name."""
 
@@ -33,6 +35,8 @@ class Resource:
     finalizers: tuple[str, ...]
     spec: Mapping[str, Any] = field(repr=False)
     status: Mapping[str, Any] = field(repr=False)
+    rotate: str | None = None
+    """The annotation that asks for other credentials whenever it changes."""
 
     api_version = f"{GROUP}/{VERSION}"
 
@@ -47,12 +51,11 @@ class Resource:
 
     def asks_for_work(self, before: "Resource | None") -> bool:
         """Whether it is more than the echo of a status that was written."""
-        return before is None or (before.uid, before.generation, before.deleting, before.finalizers) != (
-            self.uid,
-            self.generation,
-            self.deleting,
-            self.finalizers,
-        )
+        return before is None or before._wish != self._wish
+
+    @property
+    def _wish(self) -> tuple[object, ...]:
+        return self.uid, self.generation, self.deleting, self.finalizers, self.rotate
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
@@ -73,6 +76,7 @@ class Resource:
             finalizers=tuple(metadata.get("finalizers", ())),
             spec=dict(body.get("spec") or {}),
             status=dict(body.get("status") or {}),
+            rotate=(metadata.get("annotations") or {}).get(ROTATE_ANNOTATION),
         )
 
     def database_spec(self) -> DatabaseSpec:

@@ -223,6 +223,13 @@ class Kube:
             resource, _path(resource.kind, resource.key), {"metadata": {"annotations": {CANARY_ANNOTATION: now}}}
         )
 
+    async def pods_at(self, namespace: str, address: str) -> list[str]:
+        """The names of the pods in a namespace that have this IP address: several share their node's."""
+        query = {"fieldSelector": f"status.podIP={address}"}
+        with _translated(f"the pods at {address}"):
+            found = await self._api.get(f"/api/v1/namespaces/{namespace}/pods?{urlencode(query)}", accept=METADATA_LIST)
+        return [item["metadata"]["name"] for item in found["items"] or ()]
+
     async def post_event(
         self, subject: Subject, *, warning: bool, reason: str, message: str, once: str | None = None
     ) -> None:

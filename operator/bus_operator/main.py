@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -61,7 +62,12 @@ class Operator:
             secrets_role=settings.secrets_role,
             service_account=(settings.operator_namespace, settings.service_account),
         )
-        self._controller = Controller(self._kube, resync=settings.resync_seconds, workers=settings.workers)
+        self._controller = Controller(
+            self._kube,
+            resync=settings.resync_seconds,
+            workers=settings.workers,
+            credential_unused=timedelta(seconds=settings.credential_unused_seconds),
+        )
         self._canary = Canary(
             self._kube,
             self._controller.inventory,

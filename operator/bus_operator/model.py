@@ -56,6 +56,18 @@ def _max_age(text: str) -> str:
     return text
 
 
+def _rotation_interval(text: str) -> str:
+    if not timedelta(hours=1) <= parse_duration(text) <= timedelta(days=365):
+        raise ValueError("rotationInterval must be between 1h and 8760h")
+    return text
+
+
+def _overlap(text: str) -> str:
+    if not timedelta(minutes=1) <= parse_duration(text) <= timedelta(days=30):
+        raise ValueError("overlap must be between 1m and 720h")
+    return text
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
@@ -177,9 +189,11 @@ class Reader(_Spec):
 
 
 class Credentials(_Spec):
-    """`credentials`: where the binding is written."""
+    """`credentials`: where the binding is written, and when what is in it is replaced."""
 
     secret_name: str | None = None
+    rotation_interval: Annotated[str, AfterValidator(_rotation_interval)] | None = None
+    overlap: Annotated[str, AfterValidator(_overlap)] = "24h"
 
 
 class ChannelSpec(_Spec):

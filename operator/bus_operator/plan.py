@@ -1,8 +1,5 @@
 """What to do, from what is wanted and what is there. Pure: no I/O, no clock, no randomness."""
 
-from dataclasses import dataclass
-
-from bus_operator import credentials
 from bus_operator.actions import (
     ChannelAction,
     CreateChannel,
@@ -10,7 +7,6 @@ from bus_operator.actions import (
     DeletionAction,
     DesiredChannel,
     DropChannel,
-    DropLogin,
     GrantConnect,
     GrantOwnerToSelf,
     InstallAction,
@@ -25,12 +21,12 @@ from bus_operator.actions import (
     RepairRole,
     SetLogPersistence,
     UpdateChannel,
-    UpdateLogin,
 )
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
 from bus_operator.errors import ChannelConflictError, SpecError
 from bus_operator.model import Uid
 from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE
+from bus_operator.plan_credentials import HeldCredential, RotationRules, plan_credentials
 
 MINIMUM_SERVER = 150000
 """PostgreSQL 15: the first whose schema `public` is closed by default, and the oldest that is tested."""
@@ -99,17 +95,6 @@ def was_installed(stored: str | None, actual: str) -> bool:
     return stored is not None and stored.endswith(f":{actual}")
 
 
-@dataclass(frozen=True)
-class HeldCredential:
-    """What the binding holds now. The password is kept out of `repr`."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"HeldCredential(username={self.username!r})"
-
-
 def plan_channel(
     desired: DesiredChannel,
     observed: ObservedChannel | None,
@@ -117,6 +102,7 @@ def plan_channel(
     yielding: frozenset[Uid] = frozenset(),
     *,
     functions_digest: str,
+    rotation: RotationRules,
     binding_wanted: bool = True,
 ) -> list[ChannelAction]:
     """The steps that make the channel as desired and its binding valid; none when they are.
@@ -127,13 +113,14 @@ def plan_channel(
         held: What the binding holds.
         yielding: Owners that give way: younger BusChannels that claimed the same wire name.
         functions_digest: Digest of the templates of a channel's functions that this operator ships.
+        rotation: When the credentials are replaced.
         binding_wanted: False leaves the credentials as they are.
 
     Raises:
         ChannelConflictError: When the wire name belongs to another BusChannel.
     """
     if observed is None:
-        credential = [IssueCredential(1, desired.login_connections)] if binding_wanted else []
+        credential = [IssueCredential(1, desired.login_connections, rotation.request)] if binding_wanted else []
         return [CreateChannel(desired), *credential]
     owned = observed.owner_uid == desired.owner_uid
     # The same reference under another UID: the BusChannel was deleted, its channel retained, and it was made anew.
@@ -156,29 +143,8 @@ def plan_channel(
         actions.append(UpdateChannel(desired))
     if observed.log_exists and observed.log_unlogged != desired.unlogged:
         actions.append(SetLogPersistence(observed.queue, desired.unlogged))
-    if not binding_wanted:
-        return actions
-
-    current = next((login for login in observed.logins if held and login.role == held.username), None)
-    valid = (
-        owned
-        and held is not None
-        and current is not None
-        and current.role_exists
-        and current.attributes_right
-        and current.is_member
-        and not current.password_replaced
-        and credentials.matches(held.password, current.verifier)
-    )
-    if valid and current is not None:
-        if current.connection_limit != desired.login_connections:
-            actions.append(UpdateLogin(current.role, current.verifier, desired.login_connections))
-        return actions
-    generation = max((login.generation for login in observed.logins), default=0) + 1
-    actions.append(IssueCredential(generation, desired.login_connections))
-    # The generation before stays, if it is ours: pods that hold it go on until the new files have reached them.
-    oldest_kept = generation - 1 if owned else generation
-    actions.extend(DropLogin(login.role) for login in observed.logins if login.generation < oldest_kept)
+    if binding_wanted:
+        actions += plan_credentials(desired, observed, held, rotation, owned=owned)
     return actions
 
 

@@ -1,14 +1,16 @@
 """Observe, plan, apply for one database and one channel: what the operator and `busctl` have in common."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import asyncpg
 
-from bus_operator import apply, catalog, drift_repair, installation, plan, sql
+from bus_operator import apply, catalog, drift_repair, installation, plan, sql, usage
 from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, InstallAction
-from bus_operator.catalog import ChannelCounts, ObservedDatabase
+from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
 from bus_operator.drift import DriftReport
 from bus_operator.model import Uid
+from bus_operator.plan_credentials import HeldCredential, RotationRules
 from bus_operator.roles import IssuedCredential, overtaken
 
 _INSTALLATION_ROUNDS = 2
@@ -38,6 +40,10 @@ async def keep(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[I
     return observed, done, await drift_repair.report(connection, found)
 
 
+Deliver = Callable[[IssuedCredential], Awaitable[None]]
+"""Verifies a credential, and puts it where pods find it."""
+
+
 @dataclass(frozen=True)
 class ProvisionedChannel:
     """A channel that is as its manifest wants it."""
@@ -47,34 +53,58 @@ class ProvisionedChannel:
     issued: IssuedCredential | None
     counts: ChannelCounts
     actions: tuple[ChannelAction, ...]
+    before: ObservedChannel | None
+    """What was there, with who used the logins of before."""
+    channel: ObservedChannel
 
 
 async def provision(
     connection: asyncpg.Connection,
     desired: DesiredChannel,
-    held: plan.HeldCredential | None,
+    held: HeldCredential | None,
     yielding: frozenset[Uid] = frozenset(),
     *,
+    rotation: RotationRules | None = None,
     binding_wanted: bool = True,
+    deliver: Deliver | None = None,
 ) -> ProvisionedChannel:
-    """Makes a channel as desired. A credential that is issued must be written to the binding by the caller."""
-    observed = await catalog.observe_channel(connection, desired.name)
+    """Makes a channel as desired.
+
+    Args:
+        connection: An administrator's session.
+        desired: What the manifest wants.
+        held: What the binding holds.
+        yielding: Owners that give way; see `plan_channel`.
+        rotation: When to replace credentials; default: when the binding holds none that is valid.
+        binding_wanted: False leaves the credentials as they are.
+        deliver: Called with a credential that was issued. If it fails, the one before stays the channel's, and the
+            next call issues this generation again. Without it, the caller delivers what is returned.
+    """
+    rotation = rotation or RotationRules()
+    before = await catalog.observe_channel(connection, desired.name)
+    if before is not None and before.owner_uid == desired.owner_uid and binding_wanted:
+        before = await usage.look(connection, before, rotation)
     actions = plan.plan_channel(
         desired,
-        observed,
+        before,
         held,
         yielding,
         functions_digest=apply.channel_functions_digest(),
+        rotation=rotation,
         binding_wanted=binding_wanted,
     )
-    issued = await apply.apply_channel(connection, observed, actions)
-    if actions:
-        observed = await catalog.observe_channel(connection, desired.name)
+    issued = await apply.apply_channel(connection, before, actions)
+    if issued is not None:
+        if deliver is not None:
+            await deliver(issued)
+        await connection.execute(sql.query("publish_login"), issued.username)
+    observed = await catalog.observe_channel(connection, desired.name) if actions else before
     if observed is None:
         raise overtaken(f"channel {desired.name!r}")
     username = issued.username if issued else held.username if held else None
     generation = next((login.generation for login in observed.logins if login.role == username), None)
-    return ProvisionedChannel(generation, issued, await catalog.count_channel(connection, observed.id), tuple(actions))
+    counts = await catalog.count_channel(connection, observed.id)
+    return ProvisionedChannel(generation, issued, counts, tuple(actions), before, observed)
 
 
 async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> DeletionAction | None:

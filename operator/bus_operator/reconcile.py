@@ -5,6 +5,8 @@ the two kinds, which change databases by `provision` as `busctl` does. A failure
 pass is then raised, so that the work queue comes back to it.
 """
 
+from datetime import timedelta
+
 from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.channel_reconciler import ChannelReconciler
 from bus_operator.database_reconciler import DatabaseReconciler
@@ -23,9 +25,12 @@ class Reconciler:
         inventory: What the watches saw.
         wake: Asks for a resource to be reconciled soon.
         resync: Seconds after which everything is looked at again.
+        credential_unused: How long nobody must be seen to use replaced credentials before they end.
     """
 
-    def __init__(self, kube: Kube, inventory: Inventory, *, wake: Wake, resync: float) -> None:
+    def __init__(
+        self, kube: Kube, inventory: Inventory, *, wake: Wake, resync: float, credential_unused: timedelta
+    ) -> None:
         self._inventory = inventory
         self._resync = resync
         self._selection = selection = Selection(kube, inventory)
@@ -51,6 +56,7 @@ class Reconciler:
             deletion=deletion,
             reporter=reporter,
             wake=wake,
+            credential_unused=credential_unused,
         )
 
     def close(self) -> None:
@@ -64,8 +70,10 @@ class Reconciler:
 
     async def reconcile_channel(self, key: Key) -> float | None:
         """Looks at one BusChannel. Returns the seconds until it wants to be looked at again, None when it is gone."""
-        await self._channels.reconcile(key)
-        return self._resync if key in self._inventory.channels else None
+        wanted = await self._channels.reconcile(key)
+        if key not in self._inventory.channels:
+            return None
+        return self._resync if wanted is None else min(wanted, self._resync)
 
     async def carry_out_deletions(self, key: Key) -> None:
         """Does in one database what deleted BusChannels have left to do there."""

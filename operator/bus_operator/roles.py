@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from bus_operator import credentials, naming, render, sql
+from bus_operator.actions import IssueCredential
 from bus_operator.errors import TransientError
 
 
@@ -48,28 +49,31 @@ async def create_channel_role(connection: asyncpg.Connection, name: str) -> None
 
 
 async def issue(
-    connection: asyncpg.Connection, role: str, channel_id: int, generation: int, connection_limit: int
+    connection: asyncpg.Connection, role: str, channel_id: int, action: IssueCredential
 ) -> IssuedCredential:
-    """Creates the login of a credential generation, with a new password."""
-    username = naming.login_name(role, generation)
+    """Creates the login of a credential generation with a new password, or gives a new one to what nobody was given."""
+    username = naming.login_name(role, action.generation)
     password = credentials.new_password()
     verifier = credentials.scram_verifier(password)
-    try:
-        await connection.execute(render.create_group_role(username))
-    except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError) as exc:
-        raise overtaken(f"login {username}") from exc
-    await connection.execute(render.login_attributes(username, verifier, connection_limit))
+    if not action.again:
+        try:
+            await connection.execute(render.create_group_role(username))
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError) as exc:
+            raise overtaken(f"login {username}") from exc
+    await connection.execute(render.login_attributes(username, verifier, action.connection_limit))
     for statement in render.login_settings(username):
         await connection.execute(statement)
     await connection.execute(render.grant_role(role, username))
-    await connection.execute(sql.query("insert_login"), username, channel_id, generation, verifier)
-    return IssuedCredential(username, password, generation)
+    await connection.execute(
+        sql.query("insert_login"), username, channel_id, action.generation, verifier, action.request
+    )
+    return IssuedCredential(username, password, action.generation)
 
 
 async def drop_login(connection: asyncpg.Connection, channel_role: str, name: str) -> None:
     """Ends a login's sessions and drops it; where that is impossible it stays as a name that can do nothing."""
     if await role_exists(connection, name):
-        await _become_member(connection, name)
+        await become_member(connection, name)
         await connection.execute(sql.query("terminate_sessions"), name)
         if not await drop_role(connection, name):
             # It stays registered, so that no later generation takes the name.
@@ -87,7 +91,7 @@ async def drop_role(connection: asyncpg.Connection, name: str) -> bool:
     False when it owns something in another database of the server: any login may create large objects wherever it may
     connect.
     """
-    await _become_member(connection, name)
+    await become_member(connection, name)
     await connection.execute(render.drop_owned(name))
     try:
         async with connection.transaction():
@@ -97,7 +101,7 @@ async def drop_role(connection: asyncpg.Connection, name: str) -> bool:
     return True
 
 
-async def _become_member(connection: asyncpg.Connection, name: str) -> None:
+async def become_member(connection: asyncpg.Connection, name: str) -> None:
     """Only members of a role may end its sessions and drop what it owns; a superuser is one of every role."""
     if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
         await connection.execute(render.grant_role_to_self(name))

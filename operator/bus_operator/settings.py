@@ -37,6 +37,8 @@ class Settings(BaseModel):
     canary_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
     """How often the watches are tried out, see canary.py."""
     resync_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
+    credential_unused_seconds: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 120
+    """How long nobody must be seen to use replaced credentials before they end."""
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     """Of each database."""
 

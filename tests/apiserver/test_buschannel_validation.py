@@ -24,6 +24,7 @@ DEFAULTS = {
     "limits": LIMITS,
     "peerTimeout": "10m",
     "reader": READER,
+    "credentials": {"overlap": "24h"},
     "deletionPolicy": "Retain",
 }
 # The API server does not repeat a value that a rule refuses, it gives its type.
@@ -42,6 +43,13 @@ NOT_A_SECRET_NAME = (
 NOT_A_TIMEOUT = (
     "peerTimeout must be from 10s to 720h (30 days), written with h, m and s in this order, "
     "for example 90s, 10m or 1h30m"
+)
+NOT_AN_INTERVAL = (
+    "rotationInterval must be from 1h to 8760h (365 days), written with h, m and s in this order, "
+    "for example 24h or 720h"
+)
+NOT_AN_OVERLAP = (
+    "overlap must be from 1m to 720h (30 days), written with h, m and s in this order, for example 30m or 24h"
 )
 NOT_AN_AGE = (
     "maxAge must be from 1s to 8760h (365 days), written with h, m and s in this order, for example 90s, 30m or 168h"
@@ -99,6 +107,8 @@ def channel(name: str = "orders", **spec: Any) -> Manifest:
         ),
         {"reader": {"batchSize": 100}},
         {"credentials": {"secretName": "orders.credentials"}},
+        {"credentials": {"rotationInterval": "1h", "overlap": "1m"}},
+        {"credentials": {"rotationInterval": "8760h", "overlap": "720h"}},
         {"deletionPolicy": "Delete"},
         {"deletionPolicy": "DeleteIfEmpty"},
     ],
@@ -106,6 +116,7 @@ def channel(name: str = "orders", **spec: Any) -> Manifest:
 def test_good(resources: Any, spec: Manifest) -> None:
     expected = DEFAULTS | spec
     expected |= {"limits": LIMITS | spec.get("limits", {}), "reader": READER | spec.get("reader", {})}
+    expected |= {"credentials": DEFAULTS["credentials"] | spec.get("credentials", {})}
     assert resources.create(channel(**spec))["spec"] == expected
 
 
@@ -213,7 +224,17 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
             )
             for field, first in (("maxMessages", 1), ("maxBytes", 65536))
         ),
-        ({"credentials": {}}, [("spec.credentials.secretName", "Required value")]),
+        *(
+            (
+                {"credentials": {"rotationInterval": value}},
+                [("spec.credentials.rotationInterval", f"{STRING}{NOT_AN_INTERVAL}")],
+            )
+            for value in ("59m", "8761h", "1d", "", "9" * 8 + "h")
+        ),
+        *(
+            ({"credentials": {"overlap": value}}, [("spec.credentials.overlap", f"{STRING}{NOT_AN_OVERLAP}")])
+            for value in ("59s", "721h", "never", "", "9" * 8 + "h")
+        ),
         (
             {"credentials": {"secretName": "Orders"}},
             [("spec.credentials.secretName", f"{STRING}{NOT_A_SECRET_NAME}")],
@@ -249,7 +270,7 @@ def test_long_name(resources: Any, refusal: Refusal) -> None:
     [
         ({"injection": {"podSelector": {}}}, "spec.injection"),
         ({"reader": {"visibilityTimeout": 30}}, "spec.reader.visibilityTimeout"),
-        ({"credentials": {"secretName": "x", "rotationInterval": "1h"}}, "spec.credentials.rotationInterval"),
+        ({"credentials": {"secretName": "x", "rotation": "1h"}}, "spec.credentials.rotation"),
     ],
 )
 def test_unknown_field(resources: Any, spec: Manifest, field: str) -> None:
@@ -317,7 +338,7 @@ def test_the_rest_may_be_changed(resources: Any, stored: Callable[..., Manifest]
         "limits": {"maxPeers": 2, "maxMessageBytes": 2048, "maxConnections": 3},
         "peerTimeout": "1h",
         "reader": {name: value + 1 for name, value in READER.items()},
-        "credentials": {"secretName": "elsewhere"},
+        "credentials": {"secretName": "elsewhere", "rotationInterval": "720h", "overlap": "1h"},
         "deletionPolicy": "Delete",
     }
     assert resources.replace(stored(**fixed) | {"spec": changed})["spec"] == changed

@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "log": {"level": "debug", "format": "json"},
         "resyncSeconds": 5,
         "replicas": 3,
+        "credentialUnusedSeconds": 300,
     },
 }
 every_variant = pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
@@ -150,6 +151,7 @@ def test_operator_environment(render: Render) -> None:
         "BUS_LOG_LEVEL": "INFO",
         "BUS_LOG_FORMAT": "text",
         "BUS_RESYNC_SECONDS": "60",
+        "BUS_CREDENTIAL_UNUSED_SECONDS": "120",
     }
     assert environment(render()) == expected
     changed = {
@@ -157,6 +159,7 @@ def test_operator_environment(render: Render) -> None:
         "BUS_LOG_LEVEL": "DEBUG",
         "BUS_LOG_FORMAT": "json",
         "BUS_RESYNC_SECONDS": "5",
+        "BUS_CREDENTIAL_UNUSED_SECONDS": "300",
     }
     assert environment(render(VARIANTS["all"])) == expected | changed
 

@@ -40,6 +40,7 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
             {"metrics": {"serviceMonitor": {"interval": "soon"}}},
             "metrics.serviceMonitor.interval: Does not match pattern",
         ),
+        ({"credentialUnusedSeconds": 1}, "credentialUnusedSeconds: Must be greater than or equal to 10"),
         ({"resyncSeconds": 0}, "resyncSeconds: Must be greater than or equal to 5"),
         ({"resyncSeconds": "60s"}, "resyncSeconds: Invalid type. Expected: integer, given: string"),
         ({"secretNamespaces": "default"}, "secretNamespaces: Invalid type. Expected: array, given: string"),

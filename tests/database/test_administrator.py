@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import asyncpg
 import postgres
@@ -21,7 +22,7 @@ from bus_operator.actions import DesiredChannel
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import AuthenticationFailedError, InsufficientPrivilegeError
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential, RotationRules
 
 
 @pytest.fixture(scope="module", params=[15, 18], ids=["pg15", "pg18"])
@@ -82,6 +83,10 @@ def desire(uid: str = "uid", **spec) -> DesiredChannel:
     return DesiredChannel.from_spec(parsed, namespace="team", name="orders", uid=Uid(uid))
 
 
+AT_ONCE = RotationRules(overlap=timedelta(0))
+"""The login before the one before ends with the next plan."""
+
+
 async def use(owned: Owned, credential: HeldCredential) -> asyncpg.Connection:
     return await asyncpg.connect(owned.admin.endpoint.uri(credential.username, credential.password))
 
@@ -97,7 +102,7 @@ async def test_createrole_and_the_database_are_enough(make_administrator, superu
         held = []
         sessions = []
         for generation in (1, 2, 3):  # the third drops the first, whose session is open and owns a temporary table
-            provisioned = await provision.provision(session, desire(), None)
+            provisioned = await provision.provision(session, desire(), None, rotation=AT_ONCE)
             assert provisioned.generation == generation
             held.append(HeldCredential(provisioned.issued.username, provisioned.issued.password))
             client = await use(owned, held[-1])
@@ -132,7 +137,7 @@ async def test_what_a_client_left_elsewhere_blocks_nothing(make_administrator, u
         client = await asyncpg.connect(untouched.uri("postgres", credential.username, credential.password))
         large_object = await client.fetchval("select lo_create(0)")
         for _ in range(2):
-            await provision.provision(session, desire(), None)
+            await provision.provision(session, desire(), None, rotation=AT_ONCE)
         with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
             await use(owned, credential)
         assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
@@ -141,6 +146,25 @@ async def test_what_a_client_left_elsewhere_blocks_nothing(make_administrator, u
     left = await superuser.fetch("select rolname, rolcanlogin from pg_roles where rolname ~ '^bus_'")
     assert [tuple(row) for row in left] == [(credential.username, False)]
     await superuser.execute(f"select lo_unlink({large_object})")
+
+
+async def test_who_uses_a_replaced_credential_is_seen_without_superuser(make_administrator):
+    """Where sessions come from is shown to members of their role only."""
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        await provision.install(session)
+        issued = (await provision.provision(session, desire(), None)).issued
+        client = await use(owned, HeldCredential(issued.username, issued.password))
+        second = (await provision.provision(session, desire(), None)).issued
+        held = HeldCredential(second.username, second.password)
+        done = await provision.provision(session, desire(), held)
+        assert [user.address for user in done.before.logins[0].users] == ["127.0.0.1"]
+        await client.close()
+        gone = RotationRules(unused=timedelta(0))
+        async with asyncio.timeout(10):
+            while actions.DropLogin(issued.username, 1) not in done.actions:
+                done = await provision.provision(session, desire(), held, rotation=gone)
+        assert await provision.deprovision(session, "orders", Uid("uid"), "Delete")
 
 
 async def test_damage_is_repaired_without_superuser(make_administrator):

@@ -10,7 +10,7 @@ from wire import Peer, payloads
 from bus_operator import actions, provision, sql
 from bus_operator.actions import DesiredChannel
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 
 FUNCTIONS = """
 select oid::regprocedure::text, pg_get_functiondef(oid), proowner::regrole::text, proacl::text

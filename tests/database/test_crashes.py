@@ -13,7 +13,7 @@ from wire import Peer, Row, payloads
 from bus_operator import catalog, provision
 from bus_operator.actions import DesiredChannel
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 
 DURABILITIES = ["Sync", "Async", "Unlogged"]
 JUMP = 1_000_000

@@ -16,7 +16,7 @@ from bus_operator import provision, sql
 from bus_operator.actions import DesiredChannel
 from bus_operator.errors import TransientError
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 
 SECONDS = 4.0
 

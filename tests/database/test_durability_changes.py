@@ -12,7 +12,7 @@ from bus_operator import actions, provision
 from bus_operator.actions import DesiredChannel
 from bus_operator.errors import TransientError
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential
 
 PERSISTENCE = """
 select c.durability, m.is_unlogged, log.relpersistence::text, sequence.relpersistence::text

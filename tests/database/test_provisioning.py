@@ -18,7 +18,10 @@ from bus_operator import actions, apply, catalog, plan, provision
 from bus_operator.actions import DesiredChannel
 from bus_operator.errors import ChannelConflictError, TransientError
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.plan import HeldCredential
+from bus_operator.plan_credentials import HeldCredential, RotationRules
+
+AT_ONCE = RotationRules(overlap=timedelta(0))
+"""The login before the one before ends with the next plan."""
 
 
 def desire(name: str, uid: str = "uid-1", reference: str = "team/orders", **spec: Any) -> DesiredChannel:
@@ -40,7 +43,8 @@ class Operator:
         self.session = session
 
     async def provision(self, desired: DesiredChannel, credential: HeldCredential | None = None):
-        return await provision.provision(self.session, desired, credential)
+        rotation = AT_ONCE if credential is None else None
+        return await provision.provision(self.session, desired, credential, rotation=rotation)
 
     async def login(self, credential: HeldCredential, database: str | None = None) -> asyncpg.Connection:
         endpoint = replace(self.database.admin.endpoint, database=database or self.database.name)
@@ -218,13 +222,15 @@ class TestWhatWakesPeers:
             assert len(row["doorbell_key"]) == 32
             assert re.fullmatch("bus_[0-9a-f]{32}", row["wake"])
 
-    async def test_they_change_with_the_credentials(self, operator: Operator):
+    async def test_they_change_when_a_login_ends(self, operator: Operator):
         first = await operator.provision(desire("orders"))
         before = await operator.session.fetchrow(self.SECRETS, "orders")
         for unchanged in (desire("orders"), desire("orders", durability="Async", limits={"maxConnections": 3})):
             await operator.provision(unchanged, held(first))
             assert await operator.session.fetchrow(self.SECRETS, "orders") == before
-        # The third credential also drops the first one's login.
+        assert (await operator.provision(desire("orders"))).issued
+        assert await operator.session.fetchrow(self.SECRETS, "orders") == before, "nobody lost anything yet"
+        # From the third credential on, each ends the login of the one before the last.
         for _ in range(2):
             assert (await operator.provision(desire("orders"))).issued
             after = await operator.session.fetchrow(self.SECRETS, "orders")
@@ -243,8 +249,8 @@ class TestWhatWakesPeers:
         assert after["wake"] != before["wake"]
 
     async def test_peers_are_told(self, operator: Operator):
-        first = await operator.provision(desire("orders"))
-        session = await operator.login(held(first))
+        await operator.provision(desire("orders"))
+        session = await operator.login(held(await operator.provision(desire("orders"))))
         peer = await Peer.join(session, "orders")
         await peer.read()
         before = peer.roster
@@ -355,7 +361,7 @@ async def test_a_plan_that_somebody_overtook_changes_nothing(operator: Operator)
     first = await operator.provision(desire("orders"))
     observed = await catalog.observe_channel(operator.session, "orders")
     digest = apply.channel_functions_digest()
-    stale = plan.plan_channel(desire("orders"), observed, None, functions_digest=digest)
+    stale = plan.plan_channel(desire("orders"), observed, None, functions_digest=digest, rotation=AT_ONCE)
     await operator.provision(desire("orders"))
     with pytest.raises(TransientError, match="another reconciler"):
         await apply.apply_channel(operator.session, observed, stale)
@@ -363,7 +369,7 @@ async def test_a_plan_that_somebody_overtook_changes_nothing(operator: Operator)
     await provision.deprovision(operator.session, "orders", Uid("uid-1"), "Retain")
     observed = await catalog.observe_channel(operator.session, "orders")
     stale = plan.plan_channel(
-        desire("orders", uid="uid-2"), observed, None, functions_digest=digest, binding_wanted=False
+        desire("orders", uid="uid-2"), observed, None, functions_digest=digest, rotation=AT_ONCE, binding_wanted=False
     )
     await operator.provision(desire("orders", uid="uid-3"))
     with pytest.raises(TransientError, match="another reconciler"):

@@ -52,7 +52,7 @@ def test_a_channel_has_defaults():
         "reader": {
             "visibilityTimeoutSeconds": 30, "batchSize": 10, "pollIntervalMilliseconds": 100, "maxPollSeconds": 5,
         },
-        "credentials": {"secretName": None},
+        "credentials": {"secretName": None, "rotationInterval": None, "overlap": "24h"},
         "deletionPolicy": "Retain",
     }  # fmt: skip
     assert spec.wire_name("team", "orders") == "team.orders"
@@ -76,6 +76,8 @@ def test_a_channel_may_name_its_name_and_its_secret():
         {"limits": {"maxPeers": 0}}, {"limits": {"maxPeers": 10001}}, {"limits": {"maxMessageBytes": 1023}},
         {"limits": {"maxMessageBytes": 16777217}}, {"limits": {"maxConnections": 0}},
         {"peerTimeout": "9s"}, {"peerTimeout": "721h"}, {"peerTimeout": "x"}, {"peerTimeout": "9" * 30 + "h"},
+        *({"credentials": {"rotationInterval": value}} for value in ("59m", "8761h", "daily", "")),
+        *({"credentials": {"overlap": value}} for value in ("59s", "721h", "none", "")),
         {"reader": {"batchSize": 0}}, {"reader": {"batchSize": 1001}}, {"reader": {"visibilityTimeoutSeconds": 3601}},
         {"reader": {"pollIntervalMilliseconds": 9}}, {"reader": {"maxPollSeconds": 61}},
         {"deletionPolicy": "Keep"}, {"unknown": 1}, {"limits": {"maxpeers": 1}}, {"databaseRef": {}},
@@ -91,6 +93,8 @@ def test_a_bad_channel_is_refused(fields):
     "fields",
     [
         {"channel": "a"}, {"channel": "9" * 200}, {"peerTimeout": "10s"}, {"peerTimeout": "720h"},
+        {"credentials": {"rotationInterval": "1h", "overlap": "1m"}},
+        {"credentials": {"rotationInterval": "8760h", "overlap": "720h"}},
         {"retention": {"maxAge": "1s", "maxMessages": 1, "maxBytes": 65536}},
         {"retention": {"maxAge": "8760h", "maxMessages": 2**63 - 1, "maxBytes": 2**63 - 1}},
     ],

@@ -8,14 +8,15 @@ from typing import IO
 
 import click
 
-from bus_operator import provision, shards
+from bus_operator import provision, shards, verification
 from bus_operator.actions import DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.cli import bindings
 from bus_operator.cli.manifests import Manifest, Manifests, read_manifests
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, SpecError
-from bus_operator.model import Uid
+from bus_operator.model import Uid, parse_duration
+from bus_operator.plan_credentials import RotationRules
 from bus_operator.roles import IssuedCredential
 from bus_operator.shards import Shards
 
@@ -110,17 +111,32 @@ async def _apply_channel(where: Shards, channel: Manifest, root: Path | None) ->
         uid=Uid(f"busctl:{channel.namespace}/{channel.name}"),
     )
     last = where.index_of((present or {}).get("database"))
+    interval = channel.spec.credentials.rotation_interval
+    rules = RotationRules(
+        interval=parse_duration(interval) if interval is not None else None,
+        overlap=parse_duration(channel.spec.credentials.overlap),
+    )
     async with shards.placed(where, desired.name, last) as (shard, connection):
-        provisioned = await provision.provision(connection, desired, held, binding_wanted=directory is not None)
+
+        def data(credential: IssuedCredential) -> dict[str, str]:
+            return binding_data(shard.admin.endpoint, desired.name, channel.spec, credential)
+
+        async def deliver(issued: IssuedCredential) -> None:
+            if directory is not None:
+                await verification.verify(issued, shard.admin.endpoint, shard.admin.endpoint)
+                bindings.write(directory, data(issued))
+
+        provisioned = await provision.provision(
+            connection, desired, held, rotation=rules, binding_wanted=directory is not None, deliver=deliver
+        )
     done = ", ".join(map(str, provisioned.actions)) or "unchanged"
     if directory is None or provisioned.generation is None:
         return done
-    issued = provisioned.issued
-    if issued is None and held is not None:
-        issued = IssuedCredential(held.username, held.password, provisioned.generation)
-    if issued is None:
+    if provisioned.issued is not None:
+        return f"{done}; wrote {directory}"
+    if held is None:
         raise SpecError(f"binding directory {directory} vanished meanwhile: run the same command again")
-    wanted = binding_data(shard.admin.endpoint, desired.name, channel.spec, issued)
+    wanted = data(IssuedCredential(held.username, held.password, provisioned.generation))
     if not is_current(present, wanted):
         bindings.write(directory, wanted)
         done += f"; wrote {directory}"

@@ -81,8 +81,16 @@ create table pgmq_bus.login (
     generation integer not null,
     verifier text not null,
     created_at timestamptz not null default now(),
+    published_at timestamptz,
+    request text,
+    unused_since timestamptz,
+    warned_at timestamptz,
     unique (channel_id, generation)
 );
+comment on column pgmq_bus.login.published_at is 'When the binding held it first. The one that was published last is current, earlier ones retire.';
+comment on column pgmq_bus.login.request is 'A digest of what had asked for a rotation last when it was issued: each asks once.';
+comment on column pgmq_bus.login.unused_since is 'Since when nobody was seen to use it, where that was looked for.';
+comment on column pgmq_bus.login.warned_at is 'When it was told who still uses it.';
 comment on column pgmq_bus.login.verifier is 'The SCRAM verifier that was set, to tell whether a Secret still holds the right password.';
 
 create table pgmq_bus.peer (

@@ -2,7 +2,7 @@
 select
     c.id, c.name, c.queue, c.role::text as role, c.owner_uid, c.owner_reference, c.durability, c.self_delivery,
     c.max_peers, c.max_message_bytes, c.max_connections, c.peer_timeout, c.max_age, c.max_messages, c.max_bytes,
-    c.functions_fingerprint as installed_fingerprint,
+    c.functions_fingerprint as installed_fingerprint, clock_timestamp() as observed_at,
     log.oid is not null as log_exists,
     case when log.relpersistence = sequence.relpersistence then log.relpersistence = 'u' end as log_unlogged,
     to_regrole(c.role::text) is not null as role_exists,

@@ -6,7 +6,8 @@ select
             and coalesce(r.rolvaliduntil, 'infinity') = 'infinity', false)
         as attributes_right,
     r.rolconnlimit as connection_limit,
-    coalesce(pg_has_role(r.oid, to_regrole(c.role::text)::oid, 'USAGE'), false) as is_member
+    coalesce(pg_has_role(r.oid, to_regrole(c.role::text)::oid, 'USAGE'), false) as is_member,
+    l.published_at, l.request, l.unused_since, l.warned_at
 from pgmq_bus.login as l
 join pgmq_bus.channel as c on c.id = l.channel_id
 left join pg_roles as r on r.rolname = l.role

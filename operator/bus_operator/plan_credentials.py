@@ -1,0 +1,239 @@
+"""What to do about a channel's logins: issue, publish, retire. Pure: no I/O, no clock, no randomness.
+
+A login is issued, verified, then published: written to the binding, which makes it the channel's current one. The one
+before goes on working beside it and is retired on evidence, when nobody was seen to use it for a while, or else at the
+end of the overlap. What was issued and never published, because the operator was killed or the login did not work, was
+given to nobody: the next look gives it another password and goes on with it.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from bus_operator import credentials
+from bus_operator.actions import (
+    ChannelAction,
+    DesiredChannel,
+    DropLogin,
+    IssueCredential,
+    PublishLogin,
+    UpdateLogin,
+    WarnOfLogin,
+)
+from bus_operator.catalog import ObservedChannel, ObservedLogin
+from bus_operator.errors import TransientError
+
+MAX_LOGINS = 4
+"""Published logins of a channel at most, so that whoever damages a Secret again and again does not fill the server."""
+
+LOOKS = 4
+"""How often a login must be seen unused, spread over the time, before it is retired."""
+
+WARN_AFTER = timedelta(hours=1)
+"""Who uses a login this long after the next one was published will not change over by itself."""
+
+_SPREAD = 0.1
+"""The share of the interval over which rotations are spread: channels that were made together are not rotated so."""
+
+
+@dataclass(frozen=True)
+class HeldCredential:
+    """What the binding holds now. The password is kept out of `repr`."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"HeldCredential(username={self.username!r})"
+
+
+@dataclass(frozen=True)
+class RotationRules:
+    """When a channel's credentials are rotated, and how the ones before end."""
+
+    interval: timedelta | None = None
+    """How old they become; None: any age."""
+    request: str | None = None
+    """Who wants a rotation changes this text: each is answered once."""
+    overlap: timedelta = timedelta(hours=24)
+    """How long the login before may be used at most."""
+    unused: timedelta = timedelta(minutes=2)
+    """How long nobody must be seen to use it before that. Longer than it takes until a new Secret is in all pods."""
+
+
+@dataclass(frozen=True)
+class RetiringLogin:
+    """A login before the current one."""
+
+    login: ObservedLogin
+    deadline: datetime
+
+    def ends(self, now: datetime, rules: RotationRules) -> bool:
+        """Whether its time has come."""
+        unused_since = self.login.unused_since
+        return now >= self.deadline or (unused_since is not None and now - unused_since >= rules.unused)
+
+    def wants_warning(self, now: datetime, rules: RotationRules) -> bool:
+        """Whether its users should be told that it will end."""
+        after = min(rules.overlap / 2, WARN_AFTER)
+        return bool(self.login.users) and self.login.warned_at is None and now >= self.deadline - rules.overlap + after
+
+
+def current_login(observed: ObservedChannel) -> ObservedLogin | None:
+    """The login that was published last."""
+    return max((login for login in observed.logins if login.is_published), key=_generation, default=None)
+
+
+def retiring_logins(observed: ObservedChannel, rules: RotationRules) -> list[RetiringLogin]:
+    """The logins that were published before, oldest first, with the end of the time that each may be used."""
+    published = sorted((login for login in observed.logins if login.is_published), key=_generation)
+    return [
+        RetiringLogin(login, successor.published_at + rules.overlap)
+        for login, successor in pairwise(published)
+        if successor.published_at is not None
+    ]
+
+
+def is_wanted(observed: ObservedChannel, rules: RotationRules) -> bool:
+    """Whether a rotation was asked for that has not begun."""
+    current = current_login(observed)
+    return current is not None and _cause(observed, current, rules, valid=True, held=None) is not None
+
+
+def next_look(observed: ObservedChannel, rules: RotationRules) -> timedelta | None:
+    """After which time there may be something to do about the logins; None: nothing that time brings about."""
+    retiring = retiring_logins(observed, rules)
+    now = observed.observed_at
+    if retiring:
+        until_deadline = min(item.deadline for item in retiring) - now
+        return max(min(rules.unused / LOOKS, until_deadline), timedelta(0))
+    current = current_login(observed)
+    due = _due_at(observed, current, rules) if current is not None else None
+    return max(due - now, timedelta(0)) if due is not None else None
+
+
+def plan_credentials(
+    desired: DesiredChannel,
+    observed: ObservedChannel,
+    held: HeldCredential | None,
+    rules: RotationRules,
+    *,
+    owned: bool,
+) -> list[ChannelAction]:
+    """The steps that make the binding hold a valid login, and end those that are not needed any more.
+
+    Args:
+        desired: What the manifest wants.
+        observed: What is there.
+        held: What the binding holds.
+        rules: When to rotate.
+        owned: Whether the channel is this BusChannel's already: who takes it over ends all credentials of before.
+
+    Raises:
+        TransientError: SecretContested: the binding was damaged so often that nothing is issued for a while.
+    """
+    if not owned:
+        generation = max((login.generation for login in observed.logins), default=0) + 1
+        issue = IssueCredential(
+            generation, desired.login_connections, rules.request, cause="the BusChannel is another one"
+        )
+        return [issue, *(DropLogin(login.role, login.generation) for login in observed.logins)]
+    current = current_login(observed)
+    in_binding = next((login for login in observed.logins if held and login.role == held.username), None)
+    valid = (
+        held is not None
+        and in_binding is not None
+        and in_binding.is_sound
+        and credentials.matches(held.password, in_binding.verifier)
+        # A binding that was put back to an older one counts as lost: that login is about to end.
+        and (current is None or in_binding.generation >= current.generation)
+    )
+    retiring = retiring_logins(observed, rules)
+    actions: list[ChannelAction] = []
+    if valid and in_binding is not None:
+        if in_binding.connection_limit != desired.login_connections:
+            actions.append(UpdateLogin(in_binding.role, in_binding.verifier, desired.login_connections))
+        if not in_binding.is_published:
+            actions.append(PublishLogin(in_binding.role, in_binding.generation))
+    now = observed.observed_at
+    ending = [item for item in retiring if item.ends(now, rules)]
+    unpublished = _unpublished(observed, in_binding if valid else None)
+    # What is just being published answers whatever asked for it.
+    settled = in_binding if valid else current
+    cause = _cause(observed, settled, rules, valid=valid, held=held)
+    if unpublished or not valid or (cause and not retiring):
+        if not valid and sum(login.is_published for login in observed.logins) - len(ending) >= MAX_LOGINS:
+            raise TransientError(
+                f"the binding was lost or changed {MAX_LOGINS} times in a row: another is made when the logins of"
+                " before are no longer used. Find out who else writes the Secret",
+                reason="SecretContested",
+            )
+        actions += _issue(desired, observed, unpublished, rules, cause)
+    actions += [DropLogin(item.login.role, item.login.generation) for item in ending]
+    actions += [
+        WarnOfLogin(item.login.role, item.login.generation)
+        for item in retiring
+        if item not in ending and item.wants_warning(now, rules)
+    ]
+    return actions
+
+
+def _issue(
+    desired: DesiredChannel,
+    observed: ObservedChannel,
+    unpublished: list[ObservedLogin],
+    rules: RotationRules,
+    cause: str | None,
+) -> Iterable[ChannelAction]:
+    """A new login, or the one that was issued and never published once more."""
+    again = unpublished[-1] if unpublished and unpublished[-1].is_sound else None
+    highest = max((login.generation for login in observed.logins), default=0)
+    generation = again.generation if again is not None else highest + 1
+    yield IssueCredential(
+        generation,
+        desired.login_connections,
+        rules.request,
+        again=again is not None,
+        cause=cause or "it was begun before",
+    )
+    for login in unpublished:
+        if login is not again:
+            yield DropLogin(login.role, login.generation)
+
+
+def _unpublished(observed: ObservedChannel, in_binding: ObservedLogin | None) -> list[ObservedLogin]:
+    found = [login for login in observed.logins if login.published_at is None and not login.is_retired]
+    return sorted((login for login in found if login is not in_binding), key=_generation)
+
+
+def _cause(
+    observed: ObservedChannel,
+    current: ObservedLogin | None,
+    rules: RotationRules,
+    *,
+    valid: bool,
+    held: HeldCredential | None,
+) -> str | None:
+    """Why there should be another credential; None: there is no reason."""
+    if not valid:
+        return "the Secret held none that is valid" if held is not None else "the Secret held none"
+    if current is None:
+        return None
+    if rules.request is not None and rules.request != current.request:
+        return "it was asked for by annotation"
+    due = _due_at(observed, current, rules)
+    return "the rotation interval is over" if due is not None and observed.observed_at >= due else None
+
+
+def _due_at(observed: ObservedChannel, current: ObservedLogin, rules: RotationRules) -> datetime | None:
+    if rules.interval is None or current.published_at is None:
+        return None
+    # Of the channel's random name: the same at each look, and different for each channel.
+    early = zlib.crc32(observed.role.encode()) / 2**32 * _SPREAD
+    return current.published_at + rules.interval * (1 - early)
+
+
+def _generation(login: ObservedLogin) -> int:
+    return login.generation

@@ -1,0 +1,207 @@
+"""Credentials are replaced: on demand, by age, and when the Secret was tampered with; nobody is cut off too early."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import postgres
+import pytest
+from control_plane import wait_until
+from operator_process import Operator
+from operator_world import Namespace, Ref, World
+
+LATER = "update pgmq_bus.login set published_at = published_at - $1::text::interval"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _impatient(operator: Operator) -> Iterator[None]:
+    """Unused credentials end within a second."""
+    operator.terminate()
+    operator.start(BUS_CREDENTIAL_UNUSED_SECONDS="0.4")
+    yield
+    operator.terminate()
+    operator.start()
+
+
+@pytest.fixture
+async def database(world: World) -> postgres.Database:
+    return await world.postgres()
+
+
+@pytest.fixture
+def channel(namespace: Namespace, database: postgres.Database) -> Ref:
+    namespace.database(database.dsn)
+    made = namespace.channel(peerTimeout="10s")
+    made.wait_ready()
+    return made
+
+
+def rotate(channel: Ref, value: str) -> None:
+    channel.annotate({"pgmqbus.dev/rotate": value})
+
+
+def generation(namespace: Namespace) -> int:
+    return int((namespace.secret("orders-bus") or {}).get("generation", 0))
+
+
+def told(channel: Ref, reason: str) -> list[str]:
+    return [message for _, found, message in channel.events() if found == reason]
+
+
+async def logins(database: postgres.Database) -> list[int]:
+    async with database.session() as session:
+        return [row[0] for row in await session.fetch("select generation from pgmq_bus.login order by 1")]
+
+
+async def test_on_demand(world: World, namespace: Namespace, channel: Ref, database: postgres.Database) -> None:
+    async with namespace.login() as before:
+        peer = await before.join()
+        rotate(channel, "monday")
+        rotating = channel.wait_for("Rotating", "CredentialsCurrent")
+        assert rotating["status"] == "True"
+        assert rotating["message"].startswith(
+            "generation 2 in Secret orders-bus; generation 1 ends when nobody uses it"
+        )
+        assert channel.condition()["status"] == "True"
+        await before.publish(peer, "by the login of before")
+        async with namespace.login() as after:
+            assert await after.read(peer, acknowledge=True) == ["by the login of before"]
+    channel.wait_for("Current", "CredentialsCurrent")
+    status = channel.status
+    assert (status["credentialGeneration"], status["rotationRequest"]) == (2, "monday")
+    assert await logins(database) == [2]
+    (message,) = told(channel, "CredentialRotated")
+    assert message.startswith("credential generation 2: it was asked for by annotation; verified at 127.0.0.1:")
+    assert told(channel, "CredentialRetired") == ["credential generation 1 has ended: nobody used it any more"]
+
+    # Neither another look nor another operator does it again; another value does.
+    world.operator.terminate()
+    world.operator.start(BUS_CREDENTIAL_UNUSED_SECONDS="0.4")
+    channel.patch({"limits": {"maxPeers": 7}})
+    channel.wait_ready()
+    assert generation(namespace) == 2
+    rotate(channel, "tuesday")
+    wait_until(lambda: channel.status["rotationRequest"] == "tuesday", "the next one is answered")
+    channel.wait_for("Current", "CredentialsCurrent")
+    assert generation(namespace) == 3
+
+
+async def test_who_uses_it_to_the_end_is_named(
+    world: World, namespace: Namespace, channel: Ref, database: postgres.Database
+) -> None:
+    pods = f"/api/v1/namespaces/{namespace.name}/pods"
+    container = {"name": "app", "image": "app"}
+    world.kube.create(f"/api/v1/namespaces/{namespace.name}/serviceaccounts", {"metadata": {"name": "app"}})
+    pod = {"metadata": {"name": "legacy-0"}, "spec": {"containers": [container], "serviceAccountName": "app"}}
+    world.kube.create(pods, pod)
+    ips = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
+    world.kube.patch(f"{pods}/legacy-0/status", {"status": ips})
+    async with namespace.login() as before, database.session() as session:
+        peer = await before.join(host="billing-7f9c")
+        rotate(channel, "now")
+        channel.wait_for("Rotating", "CredentialsCurrent")
+        rotate(channel, "and again")
+        wait_until(
+            lambda: channel.condition("CredentialsCurrent")["message"].endswith("that was asked for begins then"),
+            "the next one waits",
+        )
+        await session.execute(LATER, "1 hour")
+        (warning,) = wait_until(lambda: told(channel, "CredentialStillUsed"), "the users are named")
+        assert "is still used by billing-7f9c, legacy-0. It ends at " in warning
+        await before.publish(peer, "still works")
+        await session.execute(LATER, "23 hours")
+        (end,) = wait_until(lambda: told(channel, "CredentialRevoked"), "their time is over")
+        assert "while it was still used by billing-7f9c, legacy-0: restart them" in end
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await before.publish(peer, "no more")
+    wait_until(lambda: channel.status["rotationRequest"] == "and again", "the next one begins")
+    assert len(told(channel, "CredentialStillUsed")) == 1
+    assert generation(namespace) == 3
+
+
+async def test_by_age(namespace: Namespace, channel: Ref, database: postgres.Database) -> None:
+    channel.patch({"credentials": {"rotationInterval": "720h"}})
+    channel.wait_ready()
+    async with database.session() as session:
+        await session.execute(LATER, "640 hours")
+        channel.patch({"limits": {"maxPeers": 7}})
+        channel.wait_ready()
+        assert generation(namespace) == 1
+        await session.execute(LATER, "80 hours")
+    wait_until(lambda: generation(namespace) == 2, "its time has come")
+    wait_until(lambda: told(channel, "CredentialRotated"), "it is told")
+    assert "the rotation interval is over" in told(channel, "CredentialRotated")[0]
+
+
+async def test_a_credential_that_does_not_work_is_not_published(
+    world: World, namespace: Namespace, channel: Ref, database: postgres.Database, fragile_server: postgres.Server
+) -> None:
+    """Where pods connect, the server has no such logins: as a pooler with a list of its own."""
+    main = Ref(world.kube, "busdatabases", namespace.name, "main")
+    main.patch({"clientEndpoint": {"host": "127.0.0.1", "port": fragile_server.port}})
+    wait_until(lambda: namespace.secret("orders-bus")["port"] == str(fragile_server.port), "the binding follows")
+    before = namespace.secret("orders-bus")
+    rotate(channel, "now")
+    failed = channel.wait_for("VerificationFailed", "CredentialsCurrent")
+    assert failed["status"] == "False"
+    assert f"generation 2 does not work at 127.0.0.1:{fragile_server.port}" in failed["message"]
+    assert "auth_query" in failed["message"]
+    assert namespace.secret("orders-bus") == before
+    main.patch({"clientEndpoint": None})
+    wait_until(lambda: generation(namespace) == 2, "it goes on", seconds=30)
+    channel.wait_for("Current", "CredentialsCurrent")
+    assert await logins(database) == [2]
+    async with namespace.login() as login:
+        await login.join()
+
+
+@pytest.mark.parametrize("damage", ["deleted", "edited", "put back"])
+async def test_a_secret_that_was_tampered_with(
+    namespace: Namespace, channel: Ref, database: postgres.Database, damage: str
+) -> None:
+    original: dict[str, Any] = namespace.secret("orders-bus") or {}
+    expected = 2
+    async with namespace.login() as before:
+        peer = await before.join()
+        if damage == "deleted":
+            namespace.delete_secret("orders-bus")
+        elif damage == "edited":
+            namespace.put_secret("orders-bus", {"password": "guess"})
+        else:
+            rotate(channel, "now")
+            wait_until(lambda: generation(namespace) == 2, "rotated")
+            namespace.put_secret("orders-bus", original)
+            expected = 3
+        wait_until(lambda: generation(namespace) == expected, "there is another credential")
+        await before.publish(peer, "who has the one of before goes on")
+        async with namespace.login() as after:
+            assert await after.read(peer) == ["who has the one of before goes on"]
+            await after.publish(peer, "so does who has the new one")
+    channel.wait_for("Current", "CredentialsCurrent")
+    assert await logins(database) == [expected]
+
+
+async def test_pods_go_on_while_the_administrators_password_is_wrong(
+    world: World, namespace: Namespace, database: postgres.Database
+) -> None:
+    """Changed in the server first: it is told what to do, nothing is touched, and the Secret brings it back at once."""
+    role = f"admin_{namespace.name.replace('-', '_')}"
+    async with database.session() as session:
+        await session.execute(f"create role {role} login superuser password 'first'")
+        main = namespace.database(world.server.uri(database.name, role, "first"))
+        channel = namespace.channel()
+        channel.wait_ready()
+        async with namespace.login() as pod:
+            peer = await pod.join()
+            await session.execute(f"alter role {role} password 'second'")
+            await session.fetch("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
+            refused = main.wait_for("AuthenticationFailed", seconds=30)
+            assert "Check its user and password" in refused["message"]
+            rotate(channel, "meanwhile")
+            await pod.publish(peer, "goes on")
+            namespace.put_secret("main-admin", {"uri": world.server.uri(database.name, role, "second")})
+            main.wait_ready()
+            channel.wait_ready()
+            wait_until(lambda: generation(namespace) == 2, "what was asked for meanwhile is done")
+            assert await pod.read(peer) == ["goes on"]
+        await session.execute(f"reassign owned by {role} to postgres; drop owned by {role}; drop role {role}")
