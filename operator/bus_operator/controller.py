@@ -41,6 +41,12 @@ class Item(NamedTuple):
     kind: str
     key: Key
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about it says in fields."""
+        namespace, name = self.key
+        return {"kind": self.kind, "namespace": namespace, "name": name}
+
     def __str__(self) -> str:
         return f"{self.kind} {'/'.join(self.key)}"
 

@@ -15,6 +15,11 @@ class BusError(Exception):
         if reason is not None:
             self.reason = reason
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about it says in fields."""
+        return {"reason": self.reason}
+
 
 class TransientError(BusError):
     """Trying again may help without anyone changing a manifest: a server that is down, a race that was lost."""

@@ -45,6 +45,14 @@ class Resource:
         """Namespace and name."""
         return self.namespace, self.name
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about it says in fields."""
+        fields = {"kind": self.kind, "namespace": self.namespace, "name": self.name}
+        if database := self.status.get("database"):
+            fields["database"] = f"{database['namespace']}/{database['name']}"
+        return fields
+
     def is_older_than(self, other: "Resource") -> bool:
         """Whether the API server stored it before the other."""
         return comes_before(self.resource_version, other.resource_version)

@@ -7,16 +7,22 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time, level, logger, message, and the exception if there is one."""
+    """A record as one JSON object: ts, level, logger, msg, and the exception if there is one.
+
+    What the message is about is in fields as well: kind, namespace, name, database and reason, as far as what it is
+    made of knows them (`log_fields`).
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "msg": record.getMessage(),
         }
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            entry |= getattr(argument, "log_fields", {})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

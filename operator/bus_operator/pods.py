@@ -33,6 +33,11 @@ class Pod:
     api_version = "v1"
 
     @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about it says in fields."""
+        return {"kind": "Pod", "namespace": self.namespace, "name": self.name}
+
+    @property
     def key(self) -> Key:
         """Namespace and name."""
         return self.namespace, self.name

@@ -62,6 +62,7 @@ class Reporter:
             self._wake(written.kind, written.key)
         before = status.find(previous, "Ready") or {}
         if (before.get("status"), before.get("reason")) != (summary.status, summary.reason):
+            logger.log(logging.INFO if summary.status == "True" else logging.WARNING, "%s: %s", resource, summary)
             await self.tell(resource, warning=summary.status != "True", reason=summary.reason, message=summary.message)
 
     async def tell(self, resource: Resource, *, warning: bool, reason: str, message: str) -> None:

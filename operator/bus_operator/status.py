@@ -17,6 +17,14 @@ class Condition:
     reason: str
     message: str
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about it says in fields."""
+        return {"reason": self.reason}
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
     @classmethod
     def true(cls, type_: str, reason: str, message: str = "") -> "Condition":
         """It holds."""

@@ -3,33 +3,11 @@
 import asyncio
 import re
 import time
-import urllib.request
 
 import postgres
-from control_plane import ROOT, wait_until
-from operator_process import Operator
+from control_plane import ROOT
 from operator_world import Namespace, World
-from prometheus_client.parser import text_string_to_metric_families
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def scrape(operator: Operator) -> Samples:
-    with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(operator: Operator, name: str, /, **labels: str) -> float | None:
-    return scrape(operator).get((name, frozenset(labels.items())))
-
-
-def wait_for(operator: Operator, expected: float | None, name: str, /, **labels: str) -> None:
-    wait_until(lambda: value(operator, name, **labels) == expected, f"{name} {labels} is {expected}", seconds=30)
+from scraping import scrape, scrape_text, value, wait_for
 
 
 async def test_channels(world: World, namespace: Namespace) -> None:
@@ -106,8 +84,7 @@ async def test_no_secret_and_no_wire_name(world: World, namespace: Namespace) ->
 
 def test_what_the_alerts_and_the_dashboard_ask_for_is_there(world: World, namespace: Namespace) -> None:
     """Series of channels and databases are there in type and name before there is any: a scrape tells all families."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{world.operator.metrics_port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    text = scrape_text(world.operator)
     served = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
     served |= {f"{name}_bucket" for name in served}
     files = ROOT / "charts" / "pgmq-bus" / "files"

@@ -95,4 +95,4 @@ async def test_no_secret_reaches_the_log(world: World, namespace: Namespace, ope
         assert value not in log
     assert "Traceback" not in log
     for line in log.splitlines():
-        assert json.loads(line).keys() >= {"time", "level", "logger", "message"}
+        assert json.loads(line).keys() >= {"ts", "level", "logger", "msg"}

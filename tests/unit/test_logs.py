@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from bus_operator import logs
+from bus_operator.controller import Item
+from bus_operator.errors import ConnectionFailedError
+from bus_operator.inventory import Resource
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +33,37 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     except ValueError:
         logging.getLogger("bus_operator.x").exception("it failed")
     first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
-    assert first.pop("time").endswith("+00:00")
-    assert first == {"level": "info", "logger": "bus_operator.x", "message": 'two\nlines of "text" in 東京'}
-    assert (second["level"], second["message"]) == ("error", "it failed")
+    assert first.pop("ts").endswith("+00:00")
+    assert first == {"level": "info", "logger": "bus_operator.x", "msg": 'two\nlines of "text" in 東京'}
+    assert (second["level"], second["msg"]) == ("error", "it failed")
     assert second["exception"].endswith("ValueError: why")
+
+
+def test_what_a_line_is_about_is_in_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json")
+    status = {"database": {"namespace": "bus", "name": "main"}}
+    metadata = {"namespace": "shop", "name": "orders", "uid": "u"}
+    channel = Resource.from_body({"kind": "BusChannel", "metadata": metadata, "status": status})
+    logger = logging.getLogger("bus_operator.x")
+    logger.info("%s: %s", channel, ConnectionFailedError("it is down"))
+    logger.info("%s: tried again in %.1f s", Item("BusDatabase", ("bus", "main")), 1.5)
+    logger.info("%(a)s", {"a": 1})
+    first, second, third = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert first | {"ts": ""} == {
+        "ts": "", "level": "info", "logger": "bus_operator.x", "msg": "BusChannel shop/orders: it is down",
+        "kind": "BusChannel", "namespace": "shop", "name": "orders", "database": "bus/main",
+        "reason": "ConnectionFailed",
+    }  # fmt: skip
+    assert (second["kind"], second["namespace"], second["name"]) == ("BusDatabase", "bus", "main")
+    assert third["msg"] == "1"
+
+
+def test_others_write_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json")
+    for name in ("kopf.objects", "aiohttp.server", "asyncio"):
+        logging.getLogger(name).error("it failed")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["logger"] for line in lines] == ["kopf.objects", "aiohttp.server", "asyncio"]
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
