@@ -29,6 +29,7 @@ from bus_operator.roles import IssuedCredential
 from bus_operator.rotation import Rotation
 from bus_operator.selection import Selection
 from bus_operator.status import Condition
+from bus_operator.withdrawal import Withdrawal
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class ChannelReconciler:
         selection: Where a channel belongs.
         databases: What is known about the databases.
         deletion: Sees to those that are being deleted.
+        withdrawal: Sees to those that are not allowed any more.
         reporter: Where the outcome goes.
         wake: Asks for another resource to be reconciled soon.
         credential_unused: How long nobody must be seen to use replaced credentials before they end.
@@ -55,6 +57,7 @@ class ChannelReconciler:
         selection: Selection,
         databases: DatabaseReconciler,
         deletion: ChannelDeletion,
+        withdrawal: Withdrawal,
         reporter: Reporter,
         wake: Wake,
         credential_unused: timedelta,
@@ -66,6 +69,7 @@ class ChannelReconciler:
         self._reporter = reporter
         self._wake = wake
         self._deletion = deletion
+        self._withdrawal = withdrawal
         self._credential_unused = credential_unused
         self._cluster: str | None = None
 
@@ -102,6 +106,10 @@ class ChannelReconciler:
                 # Somebody else was faster, or a session broke; what is true now shows at the next look.
                 raise
             failure = exc
+            if exc.reason == "NamespaceNotAllowed":
+                progress.withdrawn = await self._withdrawal.withdraw(resource)
+                if progress.withdrawn is not None:
+                    fields["credentialGeneration"] = None
         await self._reporter.report(resource, progress.conditions(failure), fields)
         if isinstance(failure, TransientError):
             raise failure
@@ -222,10 +230,16 @@ class _Progress:
         self.provisioned: str | None = None
         self.current: Condition | None = None
         self.next_look: float | None = None
+        self.withdrawn: str | None = None
 
     def conditions(self, failure: BusError | None) -> list[Condition]:
         """Provisioned and CredentialsCurrent, the failure at the first that was not reached."""
         reason, message = (failure.reason, str(failure)) if failure else ("Waiting", "")
+        if self.withdrawn is not None:
+            return [
+                Condition.false("Provisioned", reason, f"{message}; {self.withdrawn}"),
+                Condition.false("CredentialsCurrent", reason, self.withdrawn),
+            ]
         if self.provisioned is None:
             return [
                 Condition.false("Provisioned", reason, message),

@@ -191,6 +191,7 @@ class _Term:
                 group.create_task(self.queue.run())
                 group.create_task(self.binding_audit.run())
                 group.create_task(self.surveys.run())
+                group.create_task(self._reconciler.follow_namespaces())
         finally:
             for _, task in self._secret_watches.values():
                 task.cancel()

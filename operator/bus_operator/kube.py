@@ -27,8 +27,9 @@ CHANNEL_LABEL = f"{GROUP}/channel"
 SECRET_TYPE = "servicebinding.io/pgmqbus"  # noqa: S105 - a type, not a secret
 COMPONENT = "pgmq-bus"
 
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-"""Asks the API server to leave out everything but metadata."""
+"""Ask the API server to leave out everything but metadata."""
 
 PODS_PER_PAGE = 500
 """About a megabyte of metadata."""
@@ -120,6 +121,24 @@ class Kube:
         with _translated(f"namespace {name}"):
             namespace = await self._api.get(f"/api/v1/namespaces/{name}")
         return namespace["metadata"].get("labels") or {}
+
+    async def list_namespace_labels(self) -> tuple[str, dict[str, Mapping[str, str]]]:
+        """The resource version, and the labels of all namespaces by name."""
+        with _translated("the list of namespaces"):
+            listed = await self._api.get("/api/v1/namespaces", accept=METADATA_LIST)
+        labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in listed["items"] or ()}
+        return listed["metadata"]["resourceVersion"], labels
+
+    async def watch_namespace_labels(self, version: str) -> AsyncIterator[tuple[str, Mapping[str, str] | None]]:
+        """Name and labels of each namespace that changes, None when it is gone; until the API server ends the watch."""
+        with _translated("the watch of namespaces"):
+            events = self._api.watch("/api/v1/namespaces", seconds=600, version=version, accept=METADATA)
+            async for event in events:
+                if event["type"] == "ERROR":
+                    # The version is too old by now: list again.
+                    return
+                metadata = event["object"]["metadata"]
+                yield metadata["name"], None if event["type"] == "DELETED" else metadata.get("labels") or {}
 
     async def is_terminating(self, name: str) -> bool:
         """Whether a namespace is being deleted; False where that may not be read."""

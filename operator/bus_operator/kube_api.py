@@ -58,10 +58,26 @@ class KubeApi:
         """Patches an object; the object as it then is."""
         return await self._request("PATCH", path, body, content_type)
 
-    async def watch(self, path: str, *, field_selector: str, seconds: int) -> AsyncIterator[dict[str, Any]]:
-        """The events of a collection, beginning with what is there, until the API server ends it after `seconds`."""
-        query = {"watch": "true", "fieldSelector": field_selector, "timeoutSeconds": str(seconds)}
-        response = await self._send("GET", f"{path}?{urlencode(query)}", None, JSON, seconds=seconds + 30)
+    async def watch(
+        self,
+        path: str,
+        *,
+        seconds: int,
+        field_selector: str | None = None,
+        version: str | None = None,
+        accept: str = JSON,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The events of a collection until the API server ends it after `seconds`.
+
+        They begin with what is there, or with what came after the resource version; `accept` may ask for part of it.
+        """
+        query = {"watch": "true", "timeoutSeconds": str(seconds)}
+        if field_selector is not None:
+            query["fieldSelector"] = field_selector
+        if version is not None:
+            query["resourceVersion"] = version
+        url = f"{path}?{urlencode(query)}"
+        response = await self._send("GET", url, None, JSON, seconds=seconds + 30, accept=accept)
         try:
             _require_success(response.status, response.reason, b"" if response.status < 300 else await response.read())
             async for line in response.response.content:

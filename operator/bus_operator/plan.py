@@ -7,6 +7,7 @@ from bus_operator.actions import (
     DeletionAction,
     DesiredChannel,
     DropChannel,
+    DropLogin,
     GrantConnect,
     GrantOwnerToSelf,
     InstallAction,
@@ -158,3 +159,10 @@ def plan_deletion(
     if policy == "Delete" or (policy == "DeleteIfEmpty" and empty):
         return DropChannel(observed)
     return ReleaseChannel(observed)
+
+
+def plan_withdrawal(uid: Uid, observed: ObservedChannel | None) -> list[DropLogin]:
+    """What takes all credentials of a BusChannel away; nothing when it has none, or the channel is another one's."""
+    if observed is None or observed.owner_uid != uid:
+        return []
+    return [DropLogin(login.role, login.generation) for login in observed.logins if not login.is_retired]

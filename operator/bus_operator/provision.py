@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from bus_operator import apply, catalog, drift_repair, installation, plan, sql, usage
-from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, InstallAction
+from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, DropLogin, InstallAction
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
 from bus_operator.drift import DriftReport
 from bus_operator.model import Uid
@@ -114,3 +114,11 @@ async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, polic
     action = plan.plan_deletion(policy, uid, observed, counts)
     await apply.apply_deletion(connection, action)
     return action
+
+
+async def withdraw(connection: asyncpg.Connection, name: str, uid: Uid) -> list[DropLogin]:
+    """Drops all logins of a channel, if it is this BusChannel's own. Returns what was done."""
+    observed = await catalog.observe_channel(connection, name)
+    actions = plan.plan_withdrawal(uid, observed)
+    await apply.apply_channel(connection, observed, actions)
+    return actions

@@ -12,9 +12,11 @@ from bus_operator.channel_reconciler import ChannelReconciler
 from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.inventory import Inventory, Key
 from bus_operator.kube import Kube
+from bus_operator.namespaces import Namespaces
 from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.selection import Selection
+from bus_operator.withdrawal import Withdrawal
 
 
 class Reconciler:
@@ -33,7 +35,9 @@ class Reconciler:
     ) -> None:
         self._inventory = inventory
         self._resync = resync
-        self._selection = selection = Selection(kube, inventory)
+        self._wake = wake
+        self._namespaces = Namespaces(kube, self._namespace_changed)
+        self._selection = selection = Selection(self._namespaces, inventory)
         reporter = Reporter(kube, inventory, wake)
         self.databases = DatabaseReconciler(kube, inventory, selection=selection, reporter=reporter, wake=wake)
         self._pending = PendingDeletions(
@@ -54,6 +58,7 @@ class Reconciler:
             selection=selection,
             databases=self.databases,
             deletion=deletion,
+            withdrawal=Withdrawal(selection, self.databases),
             reporter=reporter,
             wake=wake,
             credential_unused=credential_unused,
@@ -62,6 +67,14 @@ class Reconciler:
     def close(self) -> None:
         """Ends the sessions that are kept open."""
         self.databases.close()
+
+    async def follow_namespaces(self) -> None:
+        """Watches what allowedNamespaces may select by, until it is cancelled."""
+        await self._namespaces.run()
+
+    def _namespace_changed(self, name: str) -> None:
+        for channel in self._selection.channels_in(name):
+            self._wake(channel.kind, channel.key)
 
     async def reconcile_database(self, key: Key) -> float | None:
         """Looks at one BusDatabase. Returns the seconds until it wants to be looked at again, None when it is gone."""

@@ -4,15 +4,20 @@ from collections.abc import Iterable
 
 from bus_operator.errors import ChannelConflictError, SpecError
 from bus_operator.inventory import Inventory, Key, Resource
-from bus_operator.kube import Kube
 from bus_operator.model import ChannelSpec, Uid
+from bus_operator.namespaces import Namespaces
 
 
 class Selection:
-    """Answers from the inventory; asks the API server for the labels of namespaces only."""
+    """Answers from what was watched.
 
-    def __init__(self, kube: Kube, inventory: Inventory) -> None:
-        self._kube = kube
+    Args:
+        namespaces: The labels of namespaces.
+        inventory: What the watches saw.
+    """
+
+    def __init__(self, namespaces: Namespaces, inventory: Inventory) -> None:
+        self._namespaces = namespaces
         self._inventory = inventory
 
     async def database_of(self, channel: Resource, spec: ChannelSpec) -> Resource:
@@ -66,7 +71,7 @@ class Selection:
             allowed = database.database_spec().allowed_namespaces
         except SpecError:
             return False
-        labels = await self._kube.namespace_labels(namespace) if allowed.selector is not None else {}
+        labels = dict(await self._namespaces.labels_of(namespace)) if allowed.selector is not None else {}
         return allowed.allows(database.namespace, namespace, labels)
 
     def last_database_of(self, channel: Resource) -> Key | None:
@@ -90,6 +95,10 @@ class Selection:
         defaults = [item.key for item in self._inventory.defaults()]
         own = [key for key in defaults if key[0] == channel.namespace] or defaults
         return own[0] if len(own) == 1 else None
+
+    def channels_in(self, namespace: str) -> list[Resource]:
+        """The BusChannels of a namespace."""
+        return [channel for key, channel in self._inventory.channels.items() if key[0] == namespace]
 
     def channels_of(self, database: Key) -> Iterable[Resource]:
         """The BusChannels that a change of this BusDatabase may concern, also those that look for a default."""

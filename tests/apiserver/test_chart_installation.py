@@ -67,6 +67,8 @@ def test_notes_are_commands_that_work(release: Run, run: Run) -> None:
         ("shop", "create", "buschannels.pgmqbus.dev", "", False),
         ("shop", "delete", "buschannels.pgmqbus.dev", "orders", False),
         ("", "get", "namespaces", "shop", True),
+        ("", "watch", "namespaces", "", True),
+        ("", "patch", "namespaces", "shop", False),
         ("shop", "create", "events", "", True),
         ("", "list", "secrets", "", False),
         ("", "watch", "secrets", "", False),

@@ -303,7 +303,7 @@ def test_cluster_wide_rights(render: Render) -> None:
         *bus,
         ("pgmqbus.dev", "busdatabases/status", "*", "patch"),
         ("pgmqbus.dev", "buschannels/status", "*", "patch"),
-        ("", "namespaces", "*", "get"),
+        *(("", "namespaces", "*", verb) for verb in ("get", "list", "watch")),
         ("", "events", "*", "create"),
         ("", "pods", "*", "list"),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "get"),
