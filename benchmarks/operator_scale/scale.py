@@ -13,6 +13,7 @@ class Scale:
         namespaces: Over how many namespaces the channels are spread.
         secrets: Secrets that are none of the operator's business, in the same namespaces.
         probes: BusChannels that are created one after the other to measure how long one takes.
+        deleted: BusChannels in the namespace that is deleted while their database is away.
         idle_seconds: How long idleness is watched.
     """
 
@@ -21,6 +22,7 @@ class Scale:
     namespaces: int = 50
     secrets: int = 10_000
     probes: int = 100
+    deleted: int = 200
     idle_seconds: float = 180.0
 
     def times(self, factor: float) -> "Scale":
@@ -34,5 +36,6 @@ class Scale:
             namespaces=max(2, round(self.namespaces * factor)),
             secrets=round(self.secrets * factor),
             probes=max(10, round(self.probes * min(1.0, factor * 4))),
+            deleted=max(10, round(self.deleted * min(1.0, factor * 4))),
             idle_seconds=max(65.0, self.idle_seconds * min(1.0, factor * 2)),
         )
