@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 
 from bus_operator.catalog import ObservedChannel
 from bus_operator.model import VERIFIER_CONNECTIONS, ChannelSpec, Uid, parse_duration
@@ -196,6 +197,17 @@ class InstallChannelFunctions:
         return f"install the functions of queue {self.queue}"
 
 
+class Cause(StrEnum):
+    """Why a channel gets another credential, as an Event says it."""
+
+    SCHEDULE = "the rotation interval is over"
+    REQUEST = "it was asked for by annotation"
+    SECRET_INVALID = "the Secret held none that is valid"  # noqa: S105 - words
+    SECRET_MISSING = "the Secret held none"  # noqa: S105 - words
+    OWNER_CHANGED = "the BusChannel is another one"
+    RESUMED = "it was begun before"
+
+
 @dataclass(frozen=True)
 class IssueCredential:
     """Create the login of a new generation, with a new password."""
@@ -206,8 +218,8 @@ class IssueCredential:
     """What asked for a rotation last, so that it is answered once."""
     again: bool = False
     """The login is there already: it was never published, and gets another password."""
-    cause: str = field(default="", compare=False)
-    """Why, as an Event says it."""
+    cause: Cause | None = field(default=None, compare=False)
+    """None for the first of a channel."""
 
     def __str__(self) -> str:
         return f"issue credential generation {self.generation}{' again' if self.again else ''}"

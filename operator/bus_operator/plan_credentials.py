@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from bus_operator import credentials
 from bus_operator.actions import (
+    Cause,
     ChannelAction,
     DesiredChannel,
     DropLogin,
@@ -136,9 +137,7 @@ def plan_credentials(
     """
     if not owned:
         generation = max((login.generation for login in observed.logins), default=0) + 1
-        issue = IssueCredential(
-            generation, desired.login_connections, rules.request, cause="the BusChannel is another one"
-        )
+        issue = IssueCredential(generation, desired.login_connections, rules.request, cause=Cause.OWNER_CHANGED)
         return [issue, *(DropLogin(login.role, login.generation) for login in observed.logins)]
     current = current_login(observed)
     in_binding = next((login for login in observed.logins if held and login.role == held.username), None)
@@ -185,7 +184,7 @@ def _issue(
     observed: ObservedChannel,
     unpublished: list[ObservedLogin],
     rules: RotationRules,
-    cause: str | None,
+    cause: Cause | None,
 ) -> Iterable[ChannelAction]:
     """A new login, or the one that was issued and never published once more."""
     again = unpublished[-1] if unpublished and unpublished[-1].is_sound else None
@@ -196,7 +195,7 @@ def _issue(
         desired.login_connections,
         rules.request,
         again=again is not None,
-        cause=cause or "it was begun before",
+        cause=cause or Cause.RESUMED,
     )
     for login in unpublished:
         if login is not again:
@@ -215,16 +214,16 @@ def _cause(
     *,
     valid: bool,
     held: HeldCredential | None,
-) -> str | None:
+) -> Cause | None:
     """Why there should be another credential; None: there is no reason."""
     if not valid:
-        return "the Secret held none that is valid" if held is not None else "the Secret held none"
+        return Cause.SECRET_INVALID if held is not None else Cause.SECRET_MISSING
     if current is None:
         return None
     if rules.request is not None and rules.request != current.request:
-        return "it was asked for by annotation"
+        return Cause.REQUEST
     due = _due_at(observed, current, rules)
-    return "the rotation interval is over" if due is not None and observed.observed_at >= due else None
+    return Cause.SCHEDULE if due is not None and observed.observed_at >= due else None
 
 
 def _due_at(observed: ObservedChannel, current: ObservedLogin, rules: RotationRules) -> datetime | None:

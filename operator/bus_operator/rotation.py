@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from bus_operator import verification
+from bus_operator import tallies, verification
 from bus_operator.actions import DropLogin, IssueCredential, WarnOfLogin
 from bus_operator.catalog import LoginUser, ObservedChannel
 from bus_operator.database import Endpoint
@@ -82,10 +82,12 @@ class Rotation:
         retiring = {item.login.role: item for item in retiring_logins(before, self.rules)}
         for action in provisioned.actions:
             match action:
-                case IssueCredential(generation, cause=cause):
+                case IssueCredential(generation, cause=cause) if cause is not None:
+                    tallies.rotated(cause)
                     message = f"credential generation {generation}: {cause}; {self._verified}"
                     await reporter.tell(self._resource, warning=False, reason="CredentialRotated", message=message)
                 case WarnOfLogin(role):
+                    tallies.old_credential_used()
                     item = retiring[role]
                     users = await _name(item.login.users, self._resource.namespace, kube)
                     message = (
@@ -100,6 +102,7 @@ class Rotation:
 
     async def _tell_end(self, item: RetiringLogin, kube: Kube, reporter: Reporter) -> None:
         generation, users = item.login.generation, item.login.users
+        tallies.credential_ended(in_use=bool(users))
         if not users:
             message = f"credential generation {generation} has ended: nobody used it any more"
             await reporter.tell(self._resource, warning=False, reason="CredentialRetired", message=message)

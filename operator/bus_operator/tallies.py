@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from bus_operator.actions import Cause
 from bus_operator.drift import Repair
 from bus_operator.errors import BusError
 
@@ -58,12 +59,25 @@ _admission_duration = Histogram(
 _drift_repairs = Counter(
     "pgmq_bus_drift_repairs", "What was changed by hand and put right, by how.", ["repair"], registry=REGISTRY
 )
+_rotations = Counter("pgmq_bus_rotations", "Credentials that were issued anew, by why.", ["trigger"], registry=REGISTRY)
+_old_credentials_used = Counter(
+    "pgmq_bus_old_credential_warnings",
+    "Replaced credentials that somebody still used when a warning was due.",
+    registry=REGISTRY,
+)
+_ended_credentials = Counter(
+    "pgmq_bus_ended_credentials", "Replaced credentials that have ended: unused, or in use.", ["use"], registry=REGISTRY
+)
 _sessions = Gauge("pgmq_bus_database_sessions", "Sessions that the operator has open in databases.", registry=REGISTRY)
 
 # A rate needs a value before the first event.
 for _kind in ("BusDatabase", "BusChannel"):
     for _outcome in (DONE, RETRY, DEFECT):
         _reconciles.labels(_kind, _outcome)
+for _cause in Cause:
+    _rotations.labels(_cause.name.lower())
+for _use in ("unused", "in_use"):
+    _ended_credentials.labels(_use)
 for _repair in Repair:
     _drift_repairs.labels(_repair.value)
 for _outcome in ("injected", "incomplete", "unchanged", "malformed"):
@@ -121,3 +135,18 @@ def session_closed() -> None:
 def repaired(repair: Repair) -> None:
     """Something that was changed by hand is as it should be again."""
     _drift_repairs.labels(repair.value).inc()
+
+
+def rotated(cause: Cause) -> None:
+    """A channel got another credential."""
+    _rotations.labels(cause.name.lower()).inc()
+
+
+def old_credential_used() -> None:
+    """A credential that was replaced is still used, and those who do were named in an Event."""
+    _old_credentials_used.inc()
+
+
+def credential_ended(*, in_use: bool) -> None:
+    """A credential that was replaced has ended, for want of users or at the end of its overlap."""
+    _ended_credentials.labels("in_use" if in_use else "unused").inc()
