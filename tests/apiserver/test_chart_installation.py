@@ -34,7 +34,7 @@ def release(run: Run, api: client.ApiClient, definitions: dict[str, Any]) -> Ite
 
     # The definitions are there already, and Helm leaves those alone.
     assert len(definitions) == 2
-    helm("install", CHART, "--set", "devPostgres.enabled=true")
+    helm("install", CHART, "--no-hooks", "--set", "devPostgres.enabled=true")
     yield helm
     # No kubelet is there to run hooks.
     helm("uninstall", "--no-hooks")
@@ -169,11 +169,11 @@ def test_run_time_state_survives_upgrade_and_rollback(release: Run, api: client.
     assert (
         f"postgres:{password}@pgmq-bus-dev-postgres.bus-system.svc:5432" in base64.b64decode(before[1]["uri"]).decode()
     )
-    release("upgrade", CHART, "--reuse-values", "--set", "resyncSeconds=30")
+    release("upgrade", CHART, "--no-hooks", "--reuse-values", "--set", "resyncSeconds=30")
     assert state() == before
-    release("upgrade", CHART, "--reuse-values", "--set", "resyncSeconds=60")
+    release("upgrade", CHART, "--no-hooks", "--reuse-values", "--set", "resyncSeconds=60")
     assert state() == before
-    release("rollback", "1")
+    release("rollback", "1", "--no-hooks")
     assert state() == before
 
 
@@ -183,7 +183,7 @@ def test_uninstalling(run: Run, api: client.ApiClient, definitions: dict[str, An
     namespace, name = "gone-system", "gone-pgmq-bus-uninstall"
     client.CoreV1Api(api).create_namespace({"metadata": {"name": namespace}})
     batch, rbac = client.BatchV1Api(api), client.RbacAuthorizationV1Api(api)
-    run("helm", "install", "gone", CHART, "--namespace", namespace)
+    run("helm", "install", "gone", CHART, "--no-hooks", "--namespace", namespace)
     with ThreadPoolExecutor() as background:
         uninstalling = background.submit(run, "helm", "uninstall", "gone", "--namespace", namespace)
 

@@ -71,6 +71,10 @@ def test_objects(render: Render) -> None:
         ("Service", "bus-pgmq-bus-webhook"),
         ("Deployment", "bus-pgmq-bus"),
         ("MutatingWebhookConfiguration", "bus-pgmq-bus"),
+        ("ServiceAccount", "bus-pgmq-bus-definitions"),
+        ("ClusterRole", "bus-pgmq-bus-definitions"),
+        ("ClusterRoleBinding", "bus-pgmq-bus-definitions"),
+        ("Job", "bus-pgmq-bus-definitions"),
         ("ServiceAccount", "bus-pgmq-bus-uninstall"),
         ("ClusterRole", "bus-pgmq-bus-uninstall"),
         ("ClusterRoleBinding", "bus-pgmq-bus-uninstall"),
@@ -326,7 +330,7 @@ def test_no_right_to_secrets_holds_cluster_wide(render: Render, values: dict[str
         if any(label.startswith("rbac.authorization") for label in role["metadata"]["labels"])
     }
     assert with_secrets == {"bus-pgmq-bus-secrets"}
-    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-uninstall"}
+    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-definitions", "bus-pgmq-bus-uninstall"}
     assert not with_secrets & (bound | aggregated)
 
 
@@ -368,6 +372,29 @@ def test_webhook_certificate_rights(render: Render) -> None:
         ("", "secrets", tls, "patch"),
         ("", "secrets", "*", "create"),
     }
+
+
+def test_definitions_are_upgraded(render: Render) -> None:
+    """Before everything else, with rights to these two alone."""
+    name = "bus-pgmq-bus-definitions"
+    manifests = render()
+    hooks = {(m["kind"], m["metadata"]["annotations"]["helm.sh/hook-weight"]) for m in manifests if name in str(m)}
+    assert hooks == {("ServiceAccount", "-2"), ("ClusterRole", "-2"), ("ClusterRoleBinding", "-1"), ("Job", "0")}
+    for manifest in (m for m in manifests if m["metadata"]["name"] == name):
+        annotations = manifest["metadata"]["annotations"]
+        assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+    assert set(rules(manifests, "ClusterRole", name)) == {
+        ("apiextensions.k8s.io", "customresourcedefinitions", f"{plural}.pgmqbus.dev", verb)
+        for plural in ("buschannels", "busdatabases")
+        for verb in ("get", "patch")
+    }
+    pod = manifests.one("Job", name)["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == name
+    (container,) = pod["containers"]
+    assert container["image"] == operator_pod(manifests)["containers"][0]["image"]
+    assert container["command"] == ["busctl", "upgrade-definitions"]
+    assert kinds(manifests) - kinds(render({"crds": {"upgrade": False}})) == {(kind, name) for kind, _ in hooks}
 
 
 def test_uninstalling(render: Render) -> None:

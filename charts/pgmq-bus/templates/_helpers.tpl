@@ -60,6 +60,14 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* A hook before anything of the release is made or changed. The argument is its weight: lower ones are made first. */}}
+{{- define "pgmq-bus.definitionsHook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: {{ . | quote }}
+# One that failed stays, so that it can be looked at.
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
 {{/* A hook after everything of the release was deleted. The argument is its weight: lower ones are made first. */}}
 {{- define "pgmq-bus.uninstallHook" -}}
 helm.sh/hook: post-delete
