@@ -29,6 +29,10 @@ _HOW_TO_ASK = (
 )
 
 
+#: Where the kubelet's link leads, and the stated generation.
+Stamp = tuple[Path | None, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class ReaderDefaults:
     """How the channel wants to be read; units are in the names."""
@@ -50,6 +54,7 @@ class Binding:
         uri: PostgreSQL connection URI with login and password.
         reader: The channel's reader settings.
         generation: Grows with each rotation of the credentials; None when not stated.
+        stamp: Tells these files from those that replace them.
     """
 
     name: str
@@ -58,6 +63,16 @@ class Binding:
     uri: str = field(repr=False)
     reader: ReaderDefaults = ReaderDefaults()
     generation: str | None = None
+    stamp: Stamp | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the files are those that were read; costs two system calls."""
+        try:
+            return _stamp(self.directory) == self.stamp
+        except OSError:
+            # In the middle of being replaced.
+            return False
 
     def reload(self) -> Binding:
         """The binding as it is now, after a possible rotation.
@@ -104,7 +119,7 @@ def read_binding(directory: Path) -> Binding:
     Raises:
         BindingError: A file is missing or unreadable, or the binding is of another type.
     """
-    files = _read_consistently(directory)
+    files, stamp = _read_consistently(directory)
     kind = _required(files, "type", directory)
     if kind != BINDING_TYPE:
         raise BindingError(f"binding {directory} is of type {kind!r}, not {BINDING_TYPE!r}: name another one")
@@ -115,6 +130,7 @@ def read_binding(directory: Path) -> Binding:
         uri=_required(files, "uri", directory),
         reader=_reader(files.get("config.json"), directory),
         generation=files.get("generation"),
+        stamp=stamp,
     )
 
 
@@ -134,14 +150,14 @@ def _names(directories: list[Path]) -> str:
     return ", ".join(directory.name for directory in directories) or "none"
 
 
-def _read_consistently(directory: Path) -> dict[str, str]:
-    """All files, as they were at one moment; begins again when they change meanwhile."""
+def _read_consistently(directory: Path) -> tuple[dict[str, str], Stamp]:
+    """All files, as they were at one moment, and their stamp; begins again when they change meanwhile."""
     for _ in range(_ATTEMPTS):
         try:
             before = _stamp(directory)
             files = {path.name: path.read_text().strip() for path in directory.iterdir() if path.is_file()}
             if before == _stamp(directory):
-                return files
+                return files, before
         except FileNotFoundError:
             if not directory.is_dir():
                 raise BindingError(f"binding {directory} is gone: was the BusChannel or its Secret deleted?") from None
@@ -150,8 +166,8 @@ def _read_consistently(directory: Path) -> dict[str, str]:
     raise BindingError(f"binding {directory} keeps changing while it is read")
 
 
-def _stamp(directory: Path) -> tuple[Path | None, str | None]:
-    """Something that differs after a rotation: where the kubelet's link leads, and the stated generation."""
+def _stamp(directory: Path) -> Stamp:
+    """Something that differs after a rotation."""
     data, generation = directory / "..data", directory / "generation"
     return (
         data.readlink() if data.is_symlink() else None,

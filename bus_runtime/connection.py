@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 
 from bus_runtime._version import __version__
+from bus_runtime.backoff import OutageLog
 from bus_runtime.binding import Binding
 from bus_runtime.driver import (
     DRIVER_ERRORS,
@@ -41,12 +42,16 @@ _SESSION_CHANGED = (NO_SUCH_PREPARED_STATEMENT, DUPLICATE_PREPARED_STATEMENT)
 
 _MAX_REPETITIONS = 2
 
+#: Seconds between looks whether the binding's files were replaced; a look costs two system calls in memory.
+_LOOK_INTERVAL = 2.0
+
 
 class Database:
     """Runs statements.
 
     Either on a pool of the caller, which is never closed here, or on connections of its own, opened when first
-    needed, each with the binding as it is on disk at that moment.
+    needed, each with the binding as it is on disk at that moment. When its files are replaced, as by a rotation of
+    the credentials, a connection with the new ones is opened first, and then the others are let go.
 
     Args:
         pool: The caller's pool; exclusive with `binding`.
@@ -59,8 +64,21 @@ class Database:
         self._pool = pool
         self._binding = binding
         self._keeper: Keeper | None = None
+        #: The binding that all connections were opened with, or are being replaced by.
+        self._in_use = binding
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._outage = OutageLog(logger, "connecting with the replaced binding")
+        #: How often connections were replaced so far, and who wants to be told of it.
+        self.renewals = 0
+        self.on_renewed: set[Callable[[], None]] = set()
         # Our own statements have names that make it safe to find out on the way; a pool's do not.
         self._pooled: bool | None = None if binding is None else False
+
+    @property
+    def generation(self) -> str | None:
+        """The generation of the credentials in use; None where that is not known."""
+        return None if self._in_use is None else self._in_use.generation
 
     @property
     def pooled(self) -> bool:
@@ -130,6 +148,12 @@ class Database:
 
     async def close(self) -> None:
         """Close our own connections; a later statement opens another one."""
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await keeper.close()
@@ -195,6 +219,7 @@ class Database:
     async def _take(self) -> tuple[Keeper, Kept]:
         if self._keeper is None:
             self._keeper = Keeper(self._connect)
+            self._look_later()
         keeper = self._keeper
         try:
             return keeper, await keeper.acquire()
@@ -205,12 +230,37 @@ class Database:
         if self._binding is None:
             raise RuntimeError("only a database with a binding connects by itself")
         binding = self._binding = await asyncio.to_thread(self._binding.reload)
-        return await asyncpg.connect(
-            binding.uri,
-            timeout=CONNECT_TIMEOUT,
-            # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
-            server_settings={"application_name": f"bus_runtime/{__version__}"},
-        )
+        return await _open(binding)
+
+    def _look_later(self) -> None:
+        self._look_timer = asyncio.get_running_loop().call_later(_LOOK_INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._look_later()
+        if self._renewing is None and self._in_use is not None and not self._in_use.is_current:
+            self._renewing = asyncio.create_task(self._renew(self._in_use), name="bus_renew")
+
+    async def _renew(self, former: Binding) -> None:
+        """Go over to the binding as it is now; if that does not work, the next look tries again."""
+        try:
+            binding = await asyncio.to_thread(former.reload)
+            if (binding.uri, binding.generation) != (former.uri, former.generation) and self._keeper is not None:
+                await self._keeper.renew(lambda: _open(binding))
+                self.renewals += 1
+                logger.info(
+                    "binding %r: going on with generation %s of the credentials (before: %s)",
+                    binding.name,
+                    binding.generation,
+                    former.generation,
+                )
+            self._in_use = binding
+            self._outage.recovered()
+            for tell in tuple(self.on_renewed):
+                tell()
+        except _NO_CONNECTION as exc:
+            self._outage.failed(exc)
+        finally:
+            self._renewing = None
 
     async def _acquire(self, pool: asyncpg.Pool) -> Any:
         try:
@@ -232,6 +282,15 @@ class Database:
                 # Which mode it is in does not show, and the pool's statements have names that others use as well.
                 self._note_pooler()
         return connection
+
+
+async def _open(binding: Binding) -> asyncpg.Connection:
+    return await asyncpg.connect(
+        binding.uri,
+        timeout=CONNECT_TIMEOUT,
+        # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
+        server_settings={"application_name": f"bus_runtime/{__version__} g{binding.generation}"},
+    )
 
 
 async def is_direct(connection: Any) -> bool:

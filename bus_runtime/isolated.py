@@ -51,6 +51,11 @@ class IsolatedPgmqBackend(ReferenceMethods):
         """
         return cls(binding=find_binding(name, root=root))
 
+    @property
+    def generation(self) -> str | None:
+        """The generation of the binding's credentials in use; None on a pool."""
+        return self._database.generation
+
     async def join_channel(self, channel: str, options: JoinOptions) -> Membership:
         """Become a peer: one row, at the head of the log or where the durable peer was."""
         peer = LogPeer(self._database, self._name(channel))

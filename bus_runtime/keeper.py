@@ -144,6 +144,21 @@ class Keeper:
         for kept in idle:
             drop(kept.connection)
 
+    async def renew(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        """Open a connection in another way, then let go of those there are, each when its statement is over.
+
+        Statements go on meanwhile, and none of them fails or waits for it.
+
+        Raises:
+            BindingError, asyncpg.PostgresError, OSError: None could be opened. Those there are stay.
+        """
+        kept = await self._open(connect)
+        self._generation = kept.generation = self._generation + 1
+        idle, self._idle = self._idle, []
+        self.release(kept)
+        for former in idle:
+            drop(former.connection)
+
     async def close(self) -> None:
         """Close all connections, those in use when they are given back, or after a while by force."""
         self._closed = True
@@ -172,12 +187,12 @@ class Keeper:
             self._watch = self._loop.call_later(_WATCH_INTERVAL, self._look)
         return kept
 
-    async def _open(self) -> Kept:
+    async def _open(self, connect: Callable[[], Awaitable[asyncpg.Connection]] | None = None) -> Kept:
         self._opening += 1
         generation = self._generation
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                connection = await self._connect()
+                connection = await (connect or self._connect)()
         except BaseException:
             self._opening -= 1
             self._invite()

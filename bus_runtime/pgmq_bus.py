@@ -110,6 +110,7 @@ class PgmqBus(WorkerBus):
             raise ValueError(f"acknowledge must be 'on_handled' or 'on_dispatch', got {acknowledge!r}")
         if peer is not None and not isinstance(backend, LogBackend):
             raise ValueError(f"peer= needs a backend with durable peers; {type(backend).__name__} has none")
+        self._backend = backend
         self._serializer = serializer or JSONMessageSerializer()
         self._channel = channel
         self._settings = ReaderSettings(
@@ -258,6 +259,7 @@ class PgmqBus(WorkerBus):
             queued=self._flow.messages,
             queued_bytes=self._flow.bytes,
             lagging=self._flow.lagging,
+            generation=self._backend.generation if isinstance(self._backend, IsolatedPgmqBackend) else None,
         )
 
     def _add(self, subscriber: BusSubscriber) -> Subscription:

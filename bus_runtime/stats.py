@@ -53,6 +53,7 @@ class BusStats:
         queued_bytes: Bytes of their JSON.
         lagging: Subscribers that have as many messages as they may hold, and how many messages at most they are behind
             what this process has read. 0: nobody here is further, and reading waits.
+        generation: Generation of the binding's credentials in use; None where there is no binding.
     """
 
     state: BusState
@@ -75,3 +76,4 @@ class BusStats:
     queued: int
     queued_bytes: int
     lagging: dict[str, int]
+    generation: str | None

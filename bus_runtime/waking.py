@@ -82,6 +82,7 @@ class Waking:
         self._notified_at = -_RELAYING
         self._audience = 1
         self._listener: Listener | None = None
+        self._listens_since = 0
         self._told = False
         self._wake: Wake | None = None
         self._offer: Offer | None = None
@@ -106,12 +107,14 @@ class Waking:
     async def start(self, wake: Wake, offer: Offer) -> None:
         """Begin to pass on what is heard."""
         self._wake, self._offer = wake, offer
+        self._database.on_renewed.add(self._notice)
         self._changed.set()
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="bus_waking")
 
     async def close(self) -> None:
         """Stop calling."""
         self._wake = self._offer = None
+        self._database.on_renewed.discard(self._notice)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -178,7 +181,7 @@ class Waking:
             if self._wake is not None:
                 # The reader has to look more often from now on, or less.
                 self._wake()
-        if self._listens != (self._listener is not None) or self._renamed or self._told != self._should_tell:
+        if self._listens != (self._listener is not None) or self._outdated or self._told != self._should_tell:
             self._changed.set()
 
     def _log_mode(self) -> None:
@@ -195,8 +198,11 @@ class Waking:
         return (self._watches or not self._trust.trusted) and self._database.spares_a_connection
 
     @property
-    def _renamed(self) -> bool:
-        return self._listener is not None and self._listener.name != self._name
+    def _outdated(self) -> bool:
+        """Whether it listens to a former name, or with former credentials."""
+        return self._listener is not None and (
+            self._listener.name != self._name or self._listens_since != self._database.renewals
+        )
 
     @property
     def _should_tell(self) -> bool:
@@ -211,9 +217,10 @@ class Waking:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if self._renamed:
+            if self._outdated:
                 await self._stop_listening()
             if self._listens and self._listener is None:
+                self._listens_since = self._database.renewals
                 self._listener = Listener(
                     self._database.connection,
                     self._name,

@@ -5,9 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from projected import project
 
 from bus_runtime import BindingError, IsolatedPgmqBackend, PgmqBus, find_binding
-from bus_runtime.binding import ReaderDefaults
+from bus_runtime.binding import ReaderDefaults, read_binding
 
 URI = "postgresql://login:hush-hush@db.example:5432/bus?sslmode=disable"
 FILES = {"type": "pgmqbus", "provider": "pgmq-bus", "channel": "shop.orders", "uri": URI, "generation": "3"}
@@ -27,24 +28,7 @@ def write(root: Path, name: str = "orders", **changes: str | None) -> Path:
 
 
 def write_projected(root: Path, name: str, generation: str) -> None:
-    """As the kubelet writes a Secret volume: files behind `..data`, replaced by one rename."""
-    directory = root / name
-    directory.mkdir(parents=True, exist_ok=True)
-    target = directory / f"..version_{generation}"
-    target.mkdir()
-    for key, value in FILES.items():
-        (target / key).write_text(value)
-    (target / "generation").write_text(generation)
-    (target / "uri").write_text(f"postgresql://login_g{generation}@db/bus")
-    link = directory / "..data_tmp"
-    link.symlink_to(target.name)
-    previous = directory / (directory / "..data").readlink() if (directory / "..data").is_symlink() else None
-    link.rename(directory / "..data")
-    for key in FILES:
-        if not (directory / key).is_symlink():
-            (directory / key).symlink_to(f"..data/{key}")
-    if previous is not None:
-        shutil.rmtree(previous)
+    project(root / name, FILES | {"generation": generation, "uri": f"postgresql://login_g{generation}@db/bus"})
 
 
 def test_the_only_binding_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +154,24 @@ async def test_a_backend_of_a_binding_serves_that_channel_only(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"binding 'orders' is for channel 'shop.orders', not 'other'"):
         await backend.join("other")
     assert backend._name("pipecat_bus") == backend._name("shop.orders") == "shop.orders"
+
+
+def test_replaced_files_are_noticed(tmp_path: Path) -> None:
+    write_projected(tmp_path, "orders", "3")
+    before = read_binding(tmp_path / "orders")
+    assert before.is_current
+    write_projected(tmp_path, "orders", "4")
+    assert not before.is_current
+    after = before.reload()
+    assert after.is_current
+    assert (after.generation, after == before.reload()) == ("4", True)
+    shutil.rmtree(tmp_path / "orders")
+    assert not after.is_current
+
+
+def test_replaced_files_are_noticed_without_the_kubelet(tmp_path: Path) -> None:
+    """As `busctl apply` writes them: the generation comes last."""
+    directory = write(tmp_path)
+    before = read_binding(directory)
+    (directory / "generation").write_text("4")
+    assert not before.is_current

@@ -170,6 +170,51 @@ async def test_expired_connections_are_replaced_when_next_used(keeper: Keeper, s
     assert server.open == 1
 
 
+async def test_renewing_opens_first_and_lets_go_of_each_when_its_statement_is_over(
+    keeper: Keeper, server: Server
+) -> None:
+    held = [await keeper.acquire() for _ in range(2)]
+    keeper.release(held[0])
+    server.ready.clear()
+    renewing = asyncio.create_task(keeper.renew(server.connect))
+    await eventually(lambda: server.attempts == 3)
+    assert server.open == 2
+    keeper.release(await keeper.acquire())
+    server.ready.set()
+    await renewing
+    assert [connection.closed for connection in server.opened] == [True, False, False]
+    keeper.release(held[1])
+    assert [connection.closed for connection in server.opened] == [True, True, False]
+    kept = await keeper.acquire()
+    assert kept.connection is server.opened[2]
+    keeper.release(kept)
+    assert len(server.opened) == 3
+
+
+async def test_renewing_in_vain_changes_nothing(keeper: Keeper, server: Server) -> None:
+    keeper.release(await keeper.acquire())
+    server.failures = [ConnectionRefusedError()]
+    with pytest.raises(ConnectionRefusedError):
+        await keeper.renew(server.connect)
+    keeper.release(await keeper.acquire())
+    assert len(server.opened) == server.open == 1
+
+
+async def test_who_waits_is_served_by_the_renewed_connection(
+    keeper: Keeper, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 60.0)
+    held = await keeper.acquire()
+    waiting = asyncio.create_task(keeper.acquire())
+    await asyncio.sleep(0)
+    await keeper.renew(server.connect)
+    kept = await asyncio.wait_for(waiting, 5)
+    assert kept.connection is server.opened[1]
+    keeper.release(kept)
+    keeper.release(held)
+    assert server.open == 1
+
+
 async def test_a_failure_to_connect_reaches_everyone_who_waits(keeper: Keeper, server: Server) -> None:
     server.failures = [ConnectionRefusedError(str(number)) for number in range(3)]
     results = await asyncio.gather(*(keeper.acquire() for _ in range(3)), return_exceptions=True)

@@ -56,6 +56,8 @@ class Scene:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
+        self.renewals = 0
+        self.on_renewed: set[Callable[[], None]] = set()
         self.told: list[tuple[str | None, bool]] = []
         self.failures: list[Exception] = []
         self.wakes: list[int | None] = []
@@ -260,6 +262,21 @@ async def test_a_new_name_is_listened_to(scene: Scene) -> None:
     assert scene.listeners[0].closed
     assert scene.listeners[1].name == "name-2"
     assert len(scene.told) == 1
+
+
+async def test_new_credentials_are_listened_with(scene: Scene) -> None:
+    await scene.start(doorbell=False)
+    await eventually(lambda: scene.told)
+    scene.renewals += 1
+    for tell in scene.on_renewed:
+        tell()
+    await eventually(lambda: len(scene.listeners) == 2)
+    assert scene.listeners[0].closed
+    assert not scene.listeners[1].closed
+    await eventually(lambda: scene.waking.mode == "listen")
+    assert scene.told == [(None, True)], "nothing that the server must know has changed"
+    await scene.waking.close()
+    assert not scene.on_renewed
 
 
 async def test_the_audience_is_never_nobody(scene: Scene) -> None:
