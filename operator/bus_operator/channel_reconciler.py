@@ -6,13 +6,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from bus_operator import provision, shards, tallies
+from bus_operator import isolation, provision, shards, tallies
 from bus_operator.actions import CreateChannel, DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
+from bus_operator.binding_drift import changes_by_hand
 from bus_operator.breaker import SuspectError, VerdictPendingError
 from bus_operator.catalog import ChannelCounts
 from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.database_reconciler import DatabaseReconciler
+from bus_operator.drift_telling import REPAIRED, tell_repaired
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
@@ -24,11 +26,14 @@ from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
 from bus_operator.model import format_age
 from bus_operator.plan_credentials import HeldCredential
+from bus_operator.probes import Verdict
+from bus_operator.provision import ProvisionedChannel
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.roles import IssuedCredential
 from bus_operator.rotation import Rotation
 from bus_operator.selection import Selection
 from bus_operator.status import Condition
+from bus_operator.verification_schedule import VerificationSchedule, condition
 from bus_operator.withdrawal import Withdrawal
 
 logger = logging.getLogger(__name__)
@@ -44,6 +49,7 @@ class ChannelReconciler:
         databases: What is known about the databases.
         deletion: Sees to those that are being deleted.
         withdrawal: Sees to those that are not allowed any more.
+        schedule: When a channel's isolation is verified.
         reporter: Where the outcome goes.
         wake: Asks for another resource to be reconciled soon.
         credential_unused: How long nobody must be seen to use replaced credentials before they end.
@@ -58,6 +64,7 @@ class ChannelReconciler:
         databases: DatabaseReconciler,
         deletion: ChannelDeletion,
         withdrawal: Withdrawal,
+        schedule: VerificationSchedule,
         reporter: Reporter,
         wake: Wake,
         credential_unused: timedelta,
@@ -71,6 +78,7 @@ class ChannelReconciler:
         self._deletion = deletion
         self._withdrawal = withdrawal
         self._credential_unused = credential_unused
+        self._schedule = schedule
         self._cluster: str | None = None
 
     async def reconcile(self, key: Key) -> float | None:
@@ -110,7 +118,8 @@ class ChannelReconciler:
                 progress.withdrawn = await self._withdrawal.withdraw(resource)
                 if progress.withdrawn is not None:
                     fields["credentialGeneration"] = None
-        await self._reporter.report(resource, progress.conditions(failure), fields)
+        conditions = [*progress.conditions(failure), condition(resource, progress.verdict)]
+        await self._reporter.report(resource, conditions, fields)
         if isinstance(failure, TransientError):
             raise failure
         if failure is not None:
@@ -127,13 +136,7 @@ class ChannelReconciler:
         usable = self._databases.usable(database, resource)
 
         secret_name = spec.secret_name(resource.name)
-        present: Mapping[str, str] | None = None
-        refusal: SecretError | None = None
-        try:
-            present = await self._read_binding(resource, secret_name)
-        except SecretError as exc:
-            # The channel can be made all the same, without a credential that could be kept nowhere.
-            refusal = exc
+        present, refusal = await self._read_binding(resource, secret_name)
         held = held_credential(present)
 
         desired = DesiredChannel.from_spec(spec, namespace=resource.namespace, name=resource.name, uid=resource.uid)
@@ -163,22 +166,23 @@ class ChannelReconciler:
                     binding_wanted=refusal is None,
                     deliver=deliver,
                 )
+                subject = None
+                if refusal is None and self._schedule.is_due(resource, provisioned.generation):
+                    subject = await isolation.find_subject(connection, wire_name)
         except (ConnectionFailedError, AuthenticationFailedError) as exc:
             raise self._databases.suspect(database, exc) from exc
-        if provisioned.actions:
-            logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
-            self._wake_rivals_of(resource, wire_name)
-        if any(isinstance(action, CreateChannel) for action in provisioned.actions):
-            self._wake(database.kind, database.key)
+        await self._tell_done(resource, database, wire_name, provisioned)
         progress.provisioned = f"channel {wire_name!r} on {shard}"
         fields["shard"] = shard.index
         fields |= _usage(provisioned.counts)
         if refusal is not None:
             raise refusal
 
-        if provisioned.issued is None:
-            wanted = binding_data(clients, wire_name, spec, _as_issued(held, provisioned.generation))
-            if not is_current(present, wanted):
+        credential = provisioned.issued or _as_issued(held, provisioned.generation)
+        wanted = binding_data(clients, wire_name, spec, credential)
+        if not is_current(present, wanted):
+            await self._tell_edits(resource, secret_name, present, wanted, reissued=provisioned.issued is not None)
+            if provisioned.issued is None:
                 await self._kube.write_binding(resource, secret_name, wanted)
         await rotation.tell(provisioned, self._kube, self._reporter)
         progress.current = rotation.condition(provisioned.channel, provisioned.generation, secret_name)
@@ -188,14 +192,53 @@ class ChannelReconciler:
             "credentialGeneration": provisioned.generation,
             "rotationRequest": rotation.request_answered(provisioned.channel),
         }
+        if subject is not None:
+            async with usable.slots:
+                progress.verdict = await isolation.verify(server, credential, subject)
+            fields |= self._schedule.done(resource, progress.verdict)
 
-    async def _read_binding(self, resource: Resource, name: str) -> Mapping[str, str] | None:
-        """The entries of the binding's Secret; None when there is none. Raises SecretError when it is not our own."""
-        secret = await self._kube.read_secret(resource.namespace, name)
-        if secret is None:
-            return None
-        secret.require_owner(resource)
-        return secret.data
+    async def _tell_done(
+        self, resource: Resource, database: Resource, wire_name: str, provisioned: ProvisionedChannel
+    ) -> None:
+        """Wakes whom it concerns, and says what was put right."""
+        if not provisioned.actions:
+            return
+        logger.info("%s: %s", resource, ", ".join(map(str, provisioned.actions)))
+        self._wake_rivals_of(resource, wire_name)
+        await tell_repaired(self._reporter, resource, provisioned.drift)
+        if any(isinstance(action, CreateChannel) for action in provisioned.actions):
+            self._wake(database.kind, database.key)
+            if "credentialGeneration" in resource.status:
+                lost = "its row was gone from the registry: the channel was made anew, and what was in it is lost"
+                await self._reporter.tell(resource, warning=True, reason=REPAIRED, message=lost)
+
+    async def _tell_edits(
+        self,
+        resource: Resource,
+        name: str,
+        present: Mapping[str, str] | None,
+        wanted: Mapping[str, str],
+        *,
+        reissued: bool,
+    ) -> None:
+        if resource.status.get("secretRef") != {"name": name}:
+            return
+        if by_hand := changes_by_hand(name, present, wanted, reissued=reissued):
+            await self._reporter.tell(resource, warning=True, reason=REPAIRED, message=by_hand)
+
+    async def _read_binding(self, resource: Resource, name: str) -> tuple[Mapping[str, str] | None, SecretError | None]:
+        """The entries of the binding's Secret, None when there is none; and why it cannot be used.
+
+        The channel can be made all the same, without a credential that could be kept nowhere.
+        """
+        try:
+            secret = await self._kube.read_secret(resource.namespace, name)
+            if secret is None:
+                return None, None
+            secret.require_owner(resource)
+        except SecretError as exc:
+            return None, exc
+        return secret.data, None
 
     def _wake_rivals_of(self, resource: Resource, wire_name: str | None) -> None:
         for rival in self._selection.rivals_of(resource, wire_name):
@@ -231,6 +274,7 @@ class _Progress:
         self.current: Condition | None = None
         self.next_look: float | None = None
         self.withdrawn: str | None = None
+        self.verdict: Verdict | None = None
 
     def conditions(self, failure: BusError | None) -> list[Condition]:
         """Provisioned and CredentialsCurrent, the failure at the first that was not reached."""

@@ -71,9 +71,12 @@ class Controller:
         resync: Seconds after which each resource is looked at without an event.
         workers: How many channels of one database are reconciled at the same time, and how many deleted besides.
         credential_unused: How long nobody must be seen to use replaced credentials before they end.
+        verification_interval: Seconds between two verifications of a channel's isolation.
     """
 
-    def __init__(self, kube: Kube, *, resync: float, workers: int, credential_unused: timedelta) -> None:
+    def __init__(
+        self, kube: Kube, *, resync: float, workers: int, credential_unused: timedelta, verification_interval: float
+    ) -> None:
         self.inventory = Inventory()
         self.listed = asyncio.Event()
         """Set once everything was listed."""
@@ -81,6 +84,7 @@ class Controller:
         self._resync = resync
         self._workers = workers
         self._credential_unused = credential_unused
+        self._verification_interval = verification_interval
         self._term: _Term | None = None
 
     async def run(self) -> None:
@@ -99,6 +103,7 @@ class Controller:
             resync=self._resync,
             workers=self._workers,
             credential_unused=self._credential_unused,
+            verification_interval=self._verification_interval,
         )
         try:
             await self._term.run()
@@ -164,7 +169,14 @@ class _Term:
     """The work of a leader, and what it knows."""
 
     def __init__(
-        self, kube: Kube, inventory: Inventory, *, resync: float, workers: int, credential_unused: timedelta
+        self,
+        kube: Kube,
+        inventory: Inventory,
+        *,
+        resync: float,
+        workers: int,
+        credential_unused: timedelta,
+        verification_interval: float,
     ) -> None:
         self.queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
         self._kube = kube
@@ -175,6 +187,7 @@ class _Term:
             wake=lambda kind, key: self.queue.add(Item(kind, key)),
             resync=resync,
             credential_unused=credential_unused,
+            verification_interval=verification_interval,
         )
         self.databases = self._reconciler.databases
         self.surveys = Surveys(self.databases.usable_now, interval=min(resync, surveys.INTERVAL))
@@ -192,6 +205,7 @@ class _Term:
                 group.create_task(self.binding_audit.run())
                 group.create_task(self.surveys.run())
                 group.create_task(self._reconciler.follow_namespaces())
+                group.create_task(self._reconciler.schedule.run())
         finally:
             for _, task in self._secret_watches.values():
                 task.cancel()

@@ -95,19 +95,27 @@ class DatabaseReconciler:
         kube: The Kubernetes API.
         inventory: What the watches saw.
         selection: Which channels a database concerns.
+        drift: Tells what was changed by hand.
         reporter: Where the outcome goes.
         wake: Asks for a channel to be reconciled soon.
     """
 
     def __init__(
-        self, kube: Kube, inventory: Inventory, *, selection: Selection, reporter: Reporter, wake: Wake
+        self,
+        kube: Kube,
+        inventory: Inventory,
+        *,
+        selection: Selection,
+        drift: DriftTeller,
+        reporter: Reporter,
+        wake: Wake,
     ) -> None:
         self._kube = kube
         self._inventory = inventory
         self._selection = selection
         self._reporter = reporter
         self._wake = wake
-        self._drift = DriftTeller(reporter, selection, wake)
+        self._drift = drift
         self._access: dict[Key, Access] = {}
         self._parted: dict[Key, UsableDatabase] = {}
 

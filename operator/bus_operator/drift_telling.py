@@ -53,7 +53,7 @@ class DriftTeller:
             if channel.status.get("channel") in report.channels
         }
         fresh = report.without(told)
-        for name in {None, *report.channels}:
+        for name in {None, *fresh.channels}:
             resource = channels.get(name or "", database)
             part = fresh.of(name)
             # A credential is the channel's own business, and told where it is issued.
@@ -62,8 +62,8 @@ class DriftTeller:
             if part.remaining and resource is not database:
                 message = summary(part.remaining, remedies=True)
                 await self._reporter.tell(resource, warning=True, reason=REMAINS, message=message)
-        for channel in channels.values():
-            self._wake(channel.kind, channel.key)
+        for name in fresh.channels & channels.keys():
+            self._wake(channels[name].kind, channels[name].key)
 
     def forget(self, key: Key) -> None:
         """Of a database that is gone."""

@@ -67,6 +67,7 @@ class Operator:
             resync=settings.resync_seconds,
             workers=settings.workers,
             credential_unused=timedelta(seconds=settings.credential_unused_seconds),
+            verification_interval=settings.verification_interval_seconds,
         )
         self._canary = Canary(
             self._kube,

@@ -1,30 +1,58 @@
 """Observe, plan, apply for one database and one channel: what the operator and `busctl` have in common."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from bus_operator import apply, catalog, drift_repair, installation, plan, sql, usage
-from bus_operator.actions import ChannelAction, DeletionAction, DesiredChannel, DropLogin, InstallAction
+from bus_operator.actions import (
+    ChannelAction,
+    DeletionAction,
+    DesiredChannel,
+    DropLogin,
+    InstallAction,
+    InstallChannelFunctions,
+    InstallFunctions,
+    IssueCredential,
+    RecreateLog,
+    RepairRole,
+)
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
-from bus_operator.drift import DriftReport
+from bus_operator.drift import Difference, DriftReport, Repair
 from bus_operator.model import Uid
 from bus_operator.plan_credentials import HeldCredential, RotationRules
 from bus_operator.roles import IssuedCredential, overtaken
+
+_BY_CHANNEL = (Repair.CHANNEL_FUNCTIONS, Repair.ROLE, Repair.LOG, Repair.CREDENTIAL)
+"""What a channel's own plan puts right; the rest is left to the look at its database."""
 
 _INSTALLATION_ROUNDS = 2
 """A second one is needed where only the first lets this administrator read the registry."""
 
 
-async def install(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[InstallAction]]:
-    """Brings the schema of a database up to date. Returns the database as it then is, and what was done."""
+async def install(
+    connection: asyncpg.Connection, drift: list[Difference] | None = None
+) -> tuple[ObservedDatabase, list[InstallAction]]:
+    """Brings the schema of a database up to date.
+
+    Args:
+        connection: An administrator's session.
+        drift: What was found to be changed by hand. If that is nothing and functions were changed since that look, they
+            are looked at again before they are made anew, and what is found is put right and added.
+
+    Returns:
+        The database as it then is, and what was done.
+    """
     done: list[InstallAction] = []
     for _ in range(_INSTALLATION_ROUNDS):
         observed = await catalog.observe_database(connection)
         actions = plan.plan_installation(observed, sql.schema_version(), installation.functions_digest())
         if not actions:
             break
+        if drift == [] and any(isinstance(action, InstallFunctions) and not action.in_place for action in actions):
+            drift += await drift_repair.look(connection)
+            await drift_repair.repair(connection, drift)
         await installation.apply_installation(connection, actions)
         done += actions
     else:
@@ -36,7 +64,7 @@ async def keep(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[I
     """Brings a database up to date, and puts right what was changed in it by hand. Returns also what that was."""
     found = await drift_repair.look(connection)
     await drift_repair.repair(connection, found)
-    observed, done = await install(connection)
+    observed, done = await install(connection, found)
     return observed, done, await drift_repair.report(connection, found)
 
 
@@ -56,6 +84,8 @@ class ProvisionedChannel:
     before: ObservedChannel | None
     """What was there, with who used the logins of before."""
     channel: ObservedChannel
+    drift: tuple[Difference, ...] = ()
+    """What the actions have put right, where somebody had changed something by hand."""
 
 
 async def provision(
@@ -93,6 +123,7 @@ async def provision(
         rotation=rotation,
         binding_wanted=binding_wanted,
     )
+    drift = await _drift(connection, before, actions) if before is not None else ()
     issued = await apply.apply_channel(connection, before, actions)
     if issued is not None:
         if deliver is not None:
@@ -104,7 +135,21 @@ async def provision(
     username = issued.username if issued else held.username if held else None
     generation = next((login.generation for login in observed.logins if login.role == username), None)
     counts = await catalog.count_channel(connection, observed.id)
-    return ProvisionedChannel(generation, issued, counts, tuple(actions), before, observed)
+    return ProvisionedChannel(generation, issued, counts, tuple(actions), before, observed, drift)
+
+
+async def _drift(
+    connection: asyncpg.Connection, observed: ObservedChannel, actions: Sequence[ChannelAction]
+) -> tuple[Difference, ...]:
+    """What a plan is about to put right: looked at only where there is such an action."""
+    functions = any(isinstance(action, InstallChannelFunctions) and not action.in_place for action in actions)
+    if not functions and not any(isinstance(action, RepairRole | RecreateLog | IssueCredential) for action in actions):
+        return ()
+    found = await drift_repair.look(connection, observed.id)
+    own = tuple(item for item in found if item.repair in _BY_CHANNEL)
+    if functions and not found:
+        return (*own, Difference("its functions in pgmq_bus_channel", "were changed", Repair.CHANNEL_FUNCTIONS))
+    return own
 
 
 async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> DeletionAction | None:

@@ -10,12 +10,14 @@ from datetime import timedelta
 from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.channel_reconciler import ChannelReconciler
 from bus_operator.database_reconciler import DatabaseReconciler
+from bus_operator.drift_telling import DriftTeller
 from bus_operator.inventory import Inventory, Key
 from bus_operator.kube import Kube
 from bus_operator.namespaces import Namespaces
 from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
 from bus_operator.selection import Selection
+from bus_operator.verification_schedule import VerificationSchedule
 from bus_operator.withdrawal import Withdrawal
 
 
@@ -28,10 +30,18 @@ class Reconciler:
         wake: Asks for a resource to be reconciled soon.
         resync: Seconds after which everything is looked at again.
         credential_unused: How long nobody must be seen to use replaced credentials before they end.
+        verification_interval: Seconds between two verifications of a channel's isolation.
     """
 
     def __init__(
-        self, kube: Kube, inventory: Inventory, *, wake: Wake, resync: float, credential_unused: timedelta
+        self,
+        kube: Kube,
+        inventory: Inventory,
+        *,
+        wake: Wake,
+        resync: float,
+        credential_unused: timedelta,
+        verification_interval: float,
     ) -> None:
         self._inventory = inventory
         self._resync = resync
@@ -39,7 +49,20 @@ class Reconciler:
         self._namespaces = Namespaces(kube, self._namespace_changed)
         self._selection = selection = Selection(self._namespaces, inventory)
         reporter = Reporter(kube, inventory, wake)
-        self.databases = DatabaseReconciler(kube, inventory, selection=selection, reporter=reporter, wake=wake)
+        self.schedule = schedule = VerificationSchedule(inventory, wake, interval=verification_interval)
+
+        def wake_and_verify(kind: str, key: Key) -> None:
+            schedule.ask(key)
+            wake(kind, key)
+
+        self.databases = DatabaseReconciler(
+            kube,
+            inventory,
+            selection=selection,
+            drift=DriftTeller(reporter, selection, wake_and_verify),
+            reporter=reporter,
+            wake=wake,
+        )
         self._pending = PendingDeletions(
             kube, inventory, selection=selection, databases=self.databases, reporter=reporter, wake=wake
         )
@@ -59,6 +82,7 @@ class Reconciler:
             databases=self.databases,
             deletion=deletion,
             withdrawal=Withdrawal(selection, self.databases),
+            schedule=schedule,
             reporter=reporter,
             wake=wake,
             credential_unused=credential_unused,

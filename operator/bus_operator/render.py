@@ -126,6 +126,11 @@ def log_sequence(queue: str) -> str:
     return identifier(f"q_{queue}_msg_id_seq")
 
 
+def probe(template: str, names: Mapping[str, str]) -> str:
+    """A probe about certain objects; `names` are quoted already."""
+    return _filled(template, names)
+
+
 def with_log(template: str, queue: str) -> str:
     """A statement about a log, which no parameter can name: `{{log}}` becomes its table."""
     return _filled(template, {"log": log_table(queue)})

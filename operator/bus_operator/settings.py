@@ -39,6 +39,8 @@ class Settings(BaseModel):
     resync_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60
     credential_unused_seconds: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 120
     """How long nobody must be seen to use replaced credentials before they end."""
+    verification_interval_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3600
+    """Between two verifications of a channel's isolation; with very many channels it takes longer."""
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     """Of each database."""
 

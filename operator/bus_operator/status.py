@@ -16,6 +16,8 @@ class Condition:
     status: ConditionStatus
     reason: str
     message: str
+    advisory: bool = False
+    """Whether it may be unknown without anybody having to wait for it."""
 
     @property
     def log_fields(self) -> dict[str, str]:
@@ -49,7 +51,7 @@ def timestamp(now: datetime) -> str:
 def ready(conditions: Sequence[Condition]) -> Condition:
     """The summary: Ready when all hold, else the first that does not."""
     for condition in conditions:
-        if condition.status != "True":
+        if condition.status != "True" and not (condition.advisory and condition.status == "Unknown"):
             return Condition("Ready", "False", condition.reason, condition.message)
     return Condition.true("Ready", "Ready", "everything is in place")
 

@@ -42,6 +42,7 @@ STATUS = {
         "backlog": 5,
         "oldestMessageAge": "7m",
         "credentialGeneration": 1,
+        "lastVerifiedTime": "2025-01-01T00:00:00Z",
         "conditions": [READY, READY | {"type": "Provisioned"}],
     },
 }
@@ -117,6 +118,7 @@ COLUMNS = {
         "PEERS": "4",
         "BACKLOG": "5",
         "AGE": None,
+        "VERIFIED": None,
         "DATABASE": "orders-db",
         "SHARD": "2",
         "DURABILITY": "Sync",
@@ -124,6 +126,10 @@ COLUMNS = {
         "REASON": "Ready",
     },
 }
+
+
+TIMES = {"AGE", "VERIFIED"}
+"""Columns that change by themselves."""
 
 
 def test_columns(run: Run, shown: Manifest) -> None:
@@ -134,8 +140,8 @@ def test_columns(run: Run, shown: Manifest) -> None:
         cells = dict(zip(header.split(), row.split(), strict=True))
         name = cells.pop("NAME")  # `kubectl get bus` says of which kind
         assert name.rpartition("/")[2] == expected["NAME"]
-        assert {column: cell for column, cell in cells.items() if column != "AGE"} == {
-            column: cell for column, cell in expected.items() if column not in {"AGE", "NAME"}
+        assert {column: cell for column, cell in cells.items() if column not in TIMES} == {
+            column: cell for column, cell in expected.items() if column not in TIMES | {"NAME"}
         }
     narrow = run("kubectl", "get", shown["kind"].lower()).splitlines()[0].split()
     assert narrow == list(expected)[: list(expected).index("AGE") + 1]

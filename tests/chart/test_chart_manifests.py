@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "priorityClassName": "system-cluster-critical",
         "log": {"level": "debug", "format": "json"},
         "resyncSeconds": 5,
+        "verificationIntervalSeconds": 7200,
         "replicas": 3,
         "credentialUnusedSeconds": 300,
     },
@@ -156,6 +157,7 @@ def test_operator_environment(render: Render) -> None:
         "BUS_LOG_FORMAT": "text",
         "BUS_RESYNC_SECONDS": "60",
         "BUS_CREDENTIAL_UNUSED_SECONDS": "120",
+        "BUS_VERIFICATION_INTERVAL_SECONDS": "3600",
     }
     assert environment(render()) == expected
     changed = {
@@ -164,6 +166,7 @@ def test_operator_environment(render: Render) -> None:
         "BUS_LOG_FORMAT": "json",
         "BUS_RESYNC_SECONDS": "5",
         "BUS_CREDENTIAL_UNUSED_SECONDS": "300",
+        "BUS_VERIFICATION_INTERVAL_SECONDS": "7200",
     }
     assert environment(render(VARIANTS["all"])) == expected | changed
 

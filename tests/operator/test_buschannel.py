@@ -25,11 +25,15 @@ async def test_ready(world: World, namespace: Namespace) -> None:
     name = f"{namespace.name}.orders"
     where = f"127.0.0.1:{world.server.port}/{created.name}"
     conditions = {item["type"]: (item["status"], item["reason"], item["message"]) for item in status.pop("conditions")}
+    isolation = conditions.pop("IsolationVerified")
+    assert isolation[:2] == ("True", "Verified")
+    assert isolation[2].startswith("what a peer does works, and ")
     assert conditions == {
         "Provisioned": ("True", "Provisioned", f"channel '{name}' on {where}"),
         "CredentialsCurrent": ("True", "Current", "generation 1 in Secret orders-bus"),
         "Ready": ("True", "Ready", "everything is in place"),
     }
+    assert status.pop("lastVerifiedTime")
     assert status == {
         "observedGeneration": 1,
         "channel": name,

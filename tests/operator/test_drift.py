@@ -55,7 +55,7 @@ async def test_what_is_shared_is_told_on_the_database(
         await session.execute("grant select on pgmq_bus.peer to public")
     database = database_of(world, namespace)
     expected = "changed by hand, and put right: table pgmq_bus.peer: SELECT granted to PUBLIC"
-    wait_until(lambda: expected in warnings(database, "DriftRepaired"), "the Event")
+    wait_until(lambda: expected in warnings(database, "DriftRepaired"), "the Event", seconds=30)
     assert warnings(channel, "DriftRepaired") == []
 
 
@@ -75,3 +75,34 @@ async def test_what_is_somebody_elses_is_a_condition_until_he_removes_it(
         await session.execute("drop routine public.bus_join(character varying)")
     database.wait_ready()
     assert len(warnings(database, "DriftRemains")) == 1
+
+
+async def test_a_dropped_login(namespace: Namespace, created: postgres.Database, channel: Ref) -> None:
+    login = (namespace.secret("orders-bus") or {})["username"]
+    async with created.session() as session:
+        await session.execute(f"drop owned by {login}; drop role {login}")
+    wait_until(lambda: channel.status["credentialGeneration"] == 2, "a new credential")
+    wait_until(lambda: f"role {login}: is missing" in "\n".join(warnings(channel, "DriftRepaired")), "the Event")
+
+
+async def test_a_lost_channel(namespace: Namespace, created: postgres.Database, channel: Ref) -> None:
+    async with created.session() as session:
+        await session.execute("delete from pgmq_bus.channel")
+    wait_until(lambda: "its row was gone" in "".join(warnings(channel, "DriftRepaired")), "the Event")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("password", "entry password of Secret orders-bus was changed by hand"),
+        ("username", "entry username of Secret orders-bus was changed by hand"),
+        ("channel", "entry channel of Secret orders-bus was changed by hand"),
+        (None, "Secret orders-bus was deleted by hand"),
+    ],
+)
+async def test_the_secret(namespace: Namespace, channel: Ref, damage: str | None, words: str) -> None:
+    if damage is None:
+        namespace.delete_secret("orders-bus")
+    else:
+        namespace.put_secret("orders-bus", {damage: "edited"})
+    wait_until(lambda: words in "\n".join(warnings(channel, "DriftRepaired")), "the Event")

@@ -21,7 +21,7 @@ async def idle_controller(kubeconfig: Path) -> AsyncIterator[Controller]:
     """One that is not run, and thus has no watches: it only looks."""
     async with await config.new_client_from_config(config_file=str(kubeconfig)) as client:
         kube = Kube(KubeApi(client), secrets_role=SECRETS_ROLE, service_account=(RELEASE_NAMESPACE, RELEASE))
-        yield Controller(kube, resync=3600, workers=1, credential_unused=timedelta(hours=1))
+        yield Controller(kube, resync=3600, workers=1, credential_unused=timedelta(hours=1), verification_interval=3600)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@
 - `functions/{core,v1,public}/*.sql`: one function a file, re-created at every installation.
 - `channel/*.sql`: templates of the functions that each channel gets of its own, one a file; `render` fills them in.
 - `privileges.sql`: who may call them.
+- `probes/`: what a login tries when its isolation is verified.
 - `queries/*.sql`: the statements of the operator, by name.
 """
 
@@ -86,6 +87,31 @@ def functions() -> tuple[str, ...]:
         for entry in sorted(_ROOT.joinpath("functions", folder).iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".sql")
     )
+
+
+@cache
+def denied_probes() -> tuple[tuple[str, str, str], ...]:
+    """What no login may do: name, what it is (the file's first line), and the statement."""
+    folder = sorted(_ROOT.joinpath("probes", "denied").iterdir(), key=lambda entry: entry.name)
+    texts = ((entry.name.removesuffix(".sql"), entry.read_text(encoding="utf-8")) for entry in folder)
+    return tuple((name, *_titled(text)) for name, text in texts)
+
+
+def _titled(text: str) -> tuple[str, str]:
+    title, _, statement = text.partition("\n")
+    return title.removeprefix("-- "), statement.strip()
+
+
+@cache
+def allowed_probe() -> str:
+    """What every login may do, as one statement."""
+    return _ROOT.joinpath("probes", "allowed.sql").read_text(encoding="utf-8")
+
+
+@cache
+def run_probes() -> str:
+    """The statement that runs probes."""
+    return _ROOT.joinpath("probes", "run.sql").read_text(encoding="utf-8")
 
 
 @cache

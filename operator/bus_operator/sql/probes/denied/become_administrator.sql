@@ -1,0 +1,2 @@
+-- become the administrator
+set role {{administrator}}

@@ -1,0 +1,2 @@
+-- become the administrator's session
+set session authorization {{administrator}}

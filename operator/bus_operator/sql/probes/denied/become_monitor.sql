@@ -1,0 +1,2 @@
+-- see what others do
+set role pg_monitor

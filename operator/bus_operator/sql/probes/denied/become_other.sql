@@ -1,0 +1,2 @@
+-- become another channel's role
+set role {{other_role}}

@@ -1,0 +1,2 @@
+-- make itself a superuser
+alter role {{login}} superuser

@@ -1,0 +1,2 @@
+-- end the sessions of others
+set role pg_signal_backend

@@ -1,0 +1,2 @@
+-- write all tables of the server
+set role pg_write_all_data

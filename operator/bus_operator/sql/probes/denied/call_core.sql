@@ -1,0 +1,2 @@
+-- call the functions behind the public ones
+select pgmq_bus.head(1)

@@ -1,0 +1,2 @@
+-- move a channel's ids
+select pgmq_bus.recover(0)

@@ -1,0 +1,2 @@
+-- create queues with PGMQ
+select pgmq.create('none')

@@ -1,0 +1,2 @@
+-- send past the bus, with PGMQ
+select pgmq.send('none', '{}'::jsonb)

@@ -1,0 +1,2 @@
+-- change another channel's role
+alter role {{other_role}} nologin

@@ -1,0 +1,2 @@
+-- create roles
+create role pgmq_bus_probe

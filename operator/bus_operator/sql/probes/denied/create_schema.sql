@@ -1,0 +1,2 @@
+-- create schemas
+create schema pgmq_bus_probe

@@ -1,0 +1,2 @@
+-- reach other servers
+create foreign data wrapper pgmq_bus_probe

@@ -1,0 +1,2 @@
+-- delete from its channel's log
+delete from pgmq.{{own_log}}

@@ -1,0 +1,2 @@
+-- remove peers
+delete from pgmq_bus.peer

@@ -1,0 +1,2 @@
+-- drop the bus's functions
+drop function public.bus_join(text)

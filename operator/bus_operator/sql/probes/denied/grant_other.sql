@@ -1,0 +1,2 @@
+-- make itself a member of another channel's role
+grant {{other_role}} to {{login}}

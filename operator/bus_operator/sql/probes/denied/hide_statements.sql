@@ -1,0 +1,2 @@
+-- keep its statements out of the log
+set log_statement = none

@@ -1,0 +1,2 @@
+-- load files of the server
+select lo_import('/dev/null')

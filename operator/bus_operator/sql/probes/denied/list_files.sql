@@ -1,0 +1,2 @@
+-- list files of the server
+select pg_ls_dir('.')

@@ -1,0 +1,2 @@
+-- list all queues
+select queue_name from pgmq.meta

@@ -1,0 +1,2 @@
+-- read the view that the functions check
+select queue from pgmq_bus.membership

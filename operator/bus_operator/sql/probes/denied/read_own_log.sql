@@ -1,0 +1,2 @@
+-- read its channel's log past the functions
+select msg_id from pgmq.{{own_log}}

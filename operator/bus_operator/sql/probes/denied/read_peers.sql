@@ -1,0 +1,2 @@
+-- read the positions of all peers
+select queue from pgmq_bus.peer

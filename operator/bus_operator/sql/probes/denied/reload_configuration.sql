@@ -1,0 +1,2 @@
+-- reload the server's configuration
+select pg_reload_conf()

@@ -1,0 +1,2 @@
+-- switch triggers off
+set session_replication_role = replica

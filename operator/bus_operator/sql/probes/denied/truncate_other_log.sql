@@ -1,0 +1,2 @@
+-- empty another channel's log
+truncate pgmq.{{other_log}}

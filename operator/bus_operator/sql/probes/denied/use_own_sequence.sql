@@ -1,0 +1,2 @@
+-- use up its channel's ids
+select nextval('pgmq.{{own_sequence}}')

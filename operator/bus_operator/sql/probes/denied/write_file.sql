@@ -1,0 +1,2 @@
+-- write files of the server
+copy (select 1) to '/dev/null'

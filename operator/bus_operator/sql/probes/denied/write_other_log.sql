@@ -1,0 +1,2 @@
+-- write another channel's log
+insert into pgmq.{{other_log}} (vt) values (now())
