@@ -28,22 +28,25 @@ _PATHS = {
 }
 
 
-def install_chart(kube: KubeClient, directory: Path) -> Path:
+def install_chart(kube: KubeClient, directory: Path, release: str = RELEASE, *options: str) -> Path:
     """Applies what the chart says about rights; returns a kubeconfig of its service account."""
     rendered = subprocess.run(
         [
-            BIN / "helm", "template", RELEASE, ROOT / "charts" / "pgmq-bus", "--namespace", RELEASE_NAMESPACE,
-            "--set", f"fullnameOverride={RELEASE}", "--set-json", "secretNamespaces=[]",
+            BIN / "helm", "template", release, ROOT / "charts" / "pgmq-bus", "--namespace", RELEASE_NAMESPACE,
+            "--set", f"fullnameOverride={release}", "--set-json", "secretNamespaces=[]", *options,
         ],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    kube.create("/api/v1/namespaces", {"metadata": {"name": RELEASE_NAMESPACE}})
+    kube.apply(
+        f"/api/v1/namespaces/{RELEASE_NAMESPACE}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE_NAMESPACE}},
+    )
     for manifest in yaml.safe_load_all(rendered.stdout):
         if manifest is not None and manifest["kind"] in _PATHS:
             metadata = manifest["metadata"]
             path = _PATHS[manifest["kind"]].format(namespace=metadata.get("namespace"))
             kube.apply(f"{path}/{metadata['name']}", manifest)
-    return account_kubeconfig(kube, directory, RELEASE)
+    return account_kubeconfig(kube, directory, release)
 
 
 def account_kubeconfig(kube: KubeClient, directory: Path, account: str) -> Path:

@@ -3,6 +3,7 @@
 Secrets are read one by one, by name, when they are needed; none is cached and none is listed.
 """
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ COMPONENT = "pgmq-bus"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 """Ask the API server to leave out everything but metadata."""
+
+LABELS_INTERVAL = 5.0
+"""Seconds between two looks at the labels of namespaces that cannot be watched."""
 
 PODS_PER_PAGE = 500
 """About a megabyte of metadata."""
@@ -103,10 +107,20 @@ class Listing:
 
 
 class Kube:
-    """The API calls that reconciling makes. Raises TransientError for what may pass, SpecError for what will not."""
+    """The API calls that reconciling makes. Raises TransientError for what may pass, SpecError for what will not.
 
-    def __init__(self, api: KubeApi, *, secrets_role: str, service_account: Key) -> None:
+    Args:
+        api: The API server.
+        secrets_role: What remedies name as the role that gives access to Secrets.
+        service_account: What they name as the operator's.
+        namespaces: Those that are listed and watched; none means the whole cluster.
+    """
+
+    def __init__(
+        self, api: KubeApi, *, secrets_role: str, service_account: Key, namespaces: tuple[str, ...] = ()
+    ) -> None:
         self._api = api
+        self.namespaces = namespaces
         self._secrets_role = secrets_role
         self._service_account = service_account
 
@@ -123,14 +137,22 @@ class Kube:
         return namespace["metadata"].get("labels") or {}
 
     async def list_namespace_labels(self) -> tuple[str, dict[str, Mapping[str, str]]]:
-        """The resource version, and the labels of all namespaces by name."""
+        """The resource version, and by name the labels of all namespaces that are watched."""
+        if self.namespaces:
+            return "", {name: await self.namespace_labels(name) for name in self.namespaces}
         with _translated("the list of namespaces"):
             listed = await self._api.get("/api/v1/namespaces", accept=METADATA_LIST)
         labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in listed["items"] or ()}
         return listed["metadata"]["resourceVersion"], labels
 
     async def watch_namespace_labels(self, version: str) -> AsyncIterator[tuple[str, Mapping[str, str] | None]]:
-        """Name and labels of each namespace that changes, None when it is gone; until the API server ends the watch."""
+        """Name and labels of each namespace that changes, None when it is gone; until the API server ends the watch.
+
+        A Role lets nobody watch its own namespace, only read it: with a list of namespaces this ends after a while.
+        """
+        if self.namespaces:
+            await asyncio.sleep(LABELS_INTERVAL)
+            return
         with _translated("the watch of namespaces"):
             events = self._api.watch("/api/v1/namespaces", seconds=600, version=version, accept=METADATA)
             async for event in events:
@@ -160,12 +182,20 @@ class Kube:
             raise
 
     async def list_resources(self, kind: str) -> "Listing":
-        """All resources of a kind."""
-        with _translated(f"the list of {PLURALS[kind]}"):
-            body = await self._api.get(f"/apis/{GROUP}/{VERSION}/{PLURALS[kind]}")
-        # The items of a list come without their kind.
-        resources = [Resource.from_body(item | {"kind": kind}) for item in body["items"]]
-        return Listing(body["metadata"]["resourceVersion"], resources)
+        """All resources of a kind that are watched; of several lists the version of the first, which is the oldest."""
+        version, resources = "", []
+        for scope in self._scopes:
+            with _translated(f"the list of {PLURALS[kind]}"):
+                body = await self._api.get(f"/apis/{GROUP}/{VERSION}/{scope}{PLURALS[kind]}")
+            version = version or body["metadata"]["resourceVersion"]
+            # The items of a list come without their kind.
+            resources += [Resource.from_body(item | {"kind": kind}) for item in body["items"]]
+        return Listing(version, resources)
+
+    @property
+    def _scopes(self) -> list[str]:
+        """What comes before the plural in the paths of the collections that are listed."""
+        return [f"namespaces/{name}/" for name in self.namespaces] or [""]
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """The Secret, or None when there is none. Raises SecretError when it may not be read."""
@@ -224,16 +254,16 @@ class Kube:
 
     async def asking_pods(self) -> AsyncIterator[Pod]:
         """The pods that ask for bindings: their metadata only, page by page, so that no more is ever held."""
-        query = {"labelSelector": f"{INJECT_LABEL}=true", "limit": str(PODS_PER_PAGE)}
-        while True:
-            with _translated("the list of pods"):
-                page = await self._api.get(f"/api/v1/pods?{urlencode(query)}", accept=METADATA_LIST)
-            for item in page["items"] or ():
-                yield Pod.from_body(item)
-            following = page["metadata"].get("continue")
-            if not following:
-                return
-            query["continue"] = following
+        for scope in self._scopes:
+            query = {"labelSelector": f"{INJECT_LABEL}=true", "limit": str(PODS_PER_PAGE)}
+            following: str | None = ""
+            while following is not None:
+                with _translated("the list of pods"):
+                    page = await self._api.get(f"/api/v1/{scope}pods?{urlencode(query)}", accept=METADATA_LIST)
+                for item in page["items"] or ():
+                    yield Pod.from_body(item)
+                following = page["metadata"].get("continue") or None
+                query["continue"] = following or ""
 
     async def touch(self, resource: Resource) -> Resource | None:
         """Changes nothing but the canary's annotation; the resource as it then is, None when it is gone."""

@@ -61,6 +61,7 @@ class Operator:
             FencedApi(api, lambda: self._elector.leading),
             secrets_role=settings.secrets_role,
             service_account=(settings.operator_namespace, settings.service_account),
+            namespaces=settings.namespaces,
         )
         self._controller = Controller(
             self._kube,
@@ -74,6 +75,7 @@ class Operator:
             self._controller.inventory,
             leading=lambda: self._elector.leading,
             interval=settings.canary_seconds,
+            namespaces=settings.namespaces,
         )
         self._certificate: ServingCertificate
         if settings.webhook_cert_dir is not None:
@@ -140,7 +142,8 @@ class Operator:
             await kopf.operator(
                 registry=registry,
                 settings=handlers.settings(),
-                clusterwide=True,
+                clusterwide=not self._settings.namespaces,
+                namespaces=self._settings.namespaces,
                 standalone=True,
                 ready_flag=started,
                 stop_flag=end,

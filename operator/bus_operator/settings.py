@@ -4,11 +4,15 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bus_operator.errors import SpecError
 
 _PREFIX = "BUS_"
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -17,6 +21,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     operator_namespace: str = "default"
+    namespaces: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """The only ones in which BusDatabases and BusChannels are looked at, separated by commas; none: all."""
     pod_name: str | None = None
     """What this replica is called in the Lease; no two that run may have the same. Without it, it makes one up."""
     lease_name: str = "pgmq-bus"

@@ -400,6 +400,32 @@ def test_definitions_are_upgraded(render: Render) -> None:
     assert kinds(manifests) - kinds(render({"crds": {"upgrade": False}})) == {(kind, name) for kind, _ in hooks}
 
 
+def test_scope(render: Render) -> None:
+    """With a list of namespaces nearly all rights are Roles in those."""
+    manifests = render({"scope": {"namespaces": ["shop", "depot"]}})
+    own = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus")
+    assert set(rules(manifests, "ClusterRole", "bus-pgmq-bus")) == {
+        ("", "namespaces", "kube-system", "get"),
+        (*own, "get"),
+        (*own, "patch"),
+    }
+    for name in ("bus-pgmq-bus", "bus-pgmq-bus-uninstall"):
+        for kind in ("Role", "RoleBinding"):
+            found = {m["metadata"]["namespace"] for m in manifests.of(kind) if m["metadata"]["name"] == name}
+            assert found == {"shop", "depot"}
+    bound = {m["metadata"]["name"] for m in manifests.of("ClusterRoleBinding")}
+    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-definitions"}
+    secrets = {m["metadata"]["namespace"] for m in manifests.of("RoleBinding") if "-secrets" in m["metadata"]["name"]}
+    assert secrets == {"shop", "depot", "bus-system"}
+    assert environment(manifests)["BUS_NAMESPACES"] == "shop,depot"
+    (webhook,) = manifests.one("MutatingWebhookConfiguration", "bus-pgmq-bus")["webhooks"]
+    assert webhook["namespaceSelector"]["matchExpressions"] == [
+        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop", "depot"]}
+    ]
+    (container,) = manifests.one("Job", "bus-pgmq-bus-uninstall")["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["--namespace=shop", "--namespace=depot"]
+
+
 def test_uninstalling(render: Render) -> None:
     """After everything else is gone, with rights of its own, and no trace is left of what succeeded."""
     name = "bus-pgmq-bus-uninstall"

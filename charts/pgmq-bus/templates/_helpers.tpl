@@ -75,3 +75,8 @@ helm.sh/hook-weight: {{ . | quote }}
 # One that failed stays, so that it can be looked at.
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
+
+{{/* The namespaces in which the operator may use Secrets. */}}
+{{- define "pgmq-bus.secretNamespaces" -}}
+{{- append (.Values.scope.namespaces | default .Values.secretNamespaces) .Release.Namespace | uniq | sortAlpha | join "," }}
+{{- end }}
