@@ -67,6 +67,8 @@ class Operator:
 
     def __init__(self, kubeconfig: Path, log: Path, name: str | None = None, **settings: str) -> None:
         self.health_port = free_port()
+        self.name = name or f"operator-{self.health_port}"
+        self.kubeconfig = kubeconfig
         self.webhook_port = free_port()
         self.metrics_port = free_port()
         self._log = log
@@ -76,7 +78,7 @@ class Operator:
         } | {
             "KUBECONFIG": str(kubeconfig),
             "BUS_OPERATOR_NAMESPACE": RELEASE_NAMESPACE,
-            "BUS_POD_NAME": name or f"operator-{self.health_port}",
+            "BUS_POD_NAME": self.name,
             "BUS_LEASE_NAME": RELEASE,
             "BUS_SERVICE_ACCOUNT": RELEASE,
             "BUS_WEBHOOK_SERVICE": f"{RELEASE}-webhook",
@@ -136,6 +138,14 @@ class Operator:
         status = self._process.wait(30)
         self._process = None
         return status, time.monotonic() - begun
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and not self._ended()
 
     def kill(self) -> None:
         """As a crash or a lost node ends it."""

@@ -95,7 +95,10 @@ class Controller:
             await asyncio.sleep(LIST_INTERVAL if self.listed.is_set() else LIST_PAUSE)
 
     async def lead(self) -> None:
-        """Works until it is cancelled, from the start: on everything that was listed."""
+        """Works until it is cancelled, from the start: on everything that was listed.
+
+        It lists again besides. If this replica was cut off as the former leader was, its watches may not know it yet.
+        """
         await self.listed.wait()
         self._term = _Term(
             self._kube,
@@ -106,7 +109,9 @@ class Controller:
             verification_interval=self._verification_interval,
         )
         try:
-            await self._term.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._term.run())
+                group.create_task(self.look_at_all())
         finally:
             self._term = None
 
