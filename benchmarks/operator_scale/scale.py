@@ -12,6 +12,7 @@ class Scale:
         channels: BusChannels over all databases.
         namespaces: Over how many namespaces the channels are spread.
         secrets: Secrets that are none of the operator's business, in the same namespaces.
+        reconciles: BusChannels that the leader has to make when it is killed.
         probes: BusChannels that are created one after the other to measure how long one takes.
         deleted: BusChannels in the namespace that is deleted while their database is away.
         idle_seconds: How long idleness is watched.
@@ -21,6 +22,7 @@ class Scale:
     channels: int = 5000
     namespaces: int = 50
     secrets: int = 10_000
+    reconciles: int = 500
     probes: int = 100
     deleted: int = 200
     idle_seconds: float = 180.0
@@ -35,6 +37,7 @@ class Scale:
             channels=max(30, round(self.channels * factor)),
             namespaces=max(2, round(self.namespaces * factor)),
             secrets=round(self.secrets * factor),
+            reconciles=max(60, round(self.reconciles * factor)),
             probes=max(10, round(self.probes * min(1.0, factor * 4))),
             deleted=max(10, round(self.deleted * min(1.0, factor * 4))),
             idle_seconds=max(65.0, self.idle_seconds * min(1.0, factor * 2)),

@@ -1,4 +1,4 @@
-"""Several operators: one leads, another takes over, and nothing is done by halves. Real processes, signals, networks."""
+"""Several operators: one leads, another takes over, nothing is made by halves. Real processes, signals, networks."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import asyncpg
 from control_plane import wait_until
 from operator_process import RELEASE, RELEASE_NAMESPACE, Operator
 from operator_world import API, Namespace
@@ -25,10 +26,12 @@ def measure(world: ScaleWorld) -> list[Figure]:
     number = world.scale.reconciles
     namespace = world.world.namespace()
     created = asyncio.run(world.world.postgres())
-    namespace.database(created.dsn).wait_ready(60)
+    database = namespace.database(None)
     with _standby(world) as standby:
         for channel in range(number):
             namespace.channel(f"channel-{channel}")
+        # All of them wait for it.
+        namespace.put_secret(f"{database.name}-admin", {"uri": created.dsn})
         wait_until(lambda: _ready(namespace) >= number // 4, "a quarter is ready", _LIMIT)
         begun = time.monotonic()
         world.operator.kill()
@@ -78,8 +81,6 @@ def _ready(namespace: Namespace) -> int:
 
 
 async def _broken(world: ScaleWorld, namespace: Namespace, number: int, dsn: str) -> int:
-    import asyncpg
-
     broken = number - _ready(namespace)
     for channel in range(number):
         try:
