@@ -94,8 +94,11 @@ class ChannelReconciler:
             if resource.deleting:
                 await self._deletion.finalize(resource)
             elif FINALIZER not in resource.finalizers:
-                # Before anything is made in the database, so that nothing is left behind. Its event brings us back.
-                await self._kube.set_finalizer(resource, present=True)
+                # Before anything is made in the database, so that nothing is left behind.
+                written = await self._kube.set_finalizer(resource, present=True)
+                # Not left to its event: a watch that was cut off may not know it yet.
+                if written is not None and self._inventory.put(written):
+                    self._wake(written.kind, written.key)
             else:
                 return await self._make(resource)
         except VerdictPendingError:

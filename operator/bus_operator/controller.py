@@ -89,10 +89,11 @@ class Controller:
 
     async def run(self) -> None:
         """Lists everything, and again now and then, until it is cancelled."""
+        await self._look_until_seen()
+        self.listed.set()
         while True:
-            if await self.look_at_all():
-                self.listed.set()
-            await asyncio.sleep(LIST_INTERVAL if self.listed.is_set() else LIST_PAUSE)
+            await asyncio.sleep(LIST_INTERVAL)
+            await self.look_at_all()
 
     async def lead(self) -> None:
         """Works until it is cancelled, from the start: on everything that was listed.
@@ -111,9 +112,15 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._term.run())
-                group.create_task(self.look_at_all())
+                group.create_task(self._look_until_seen())
         finally:
             self._term = None
+
+    async def _look_until_seen(self) -> None:
+        while True:
+            if await self.look_at_all():
+                return
+            await asyncio.sleep(LIST_PAUSE)
 
     async def look_at_all(self) -> bool:
         """Lists both kinds, and takes what is new and what is gone from there. Returns whether it could."""

@@ -208,13 +208,14 @@ class Elector:
             await self._write(record, begun)
 
     async def _end(self, work: "asyncio.Future[None]") -> None:
-        """Cancels the work; what it raised before is raised here. Nobody waits longer than the Lease holds."""
+        """Cancels the work, which has until the Lease ends; what it raised before is raised here."""
         work.cancel()
         assert self._held_since is not None  # noqa: S101  only the leader works
         left = self._held_since + LEASE_DURATION - self._clock()
-        await asyncio.wait({work}, timeout=max(left, 0.1))
+        # One that was frozen is late already. It gets time all the same, since the fences hold.
+        await asyncio.wait({work}, timeout=left if left > 0 else LEASE_DURATION - RENEW_DEADLINE)
         if not work.done():
-            logger.critical("the work did not end while the Lease was held: the process does")
+            logger.critical("the work of the leader did not end in time: the process does")
             self._overrun()
         elif not work.cancelled():
             work.result()

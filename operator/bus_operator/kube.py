@@ -244,13 +244,16 @@ class Kube:
         """Merges into the status subresource; the resource as it then is, None when it is gone meanwhile."""
         return await self._patch(resource, f"{_path(resource.kind, resource.key)}/status", {"status": dict(status)})
 
-    async def set_finalizer(self, resource: Resource, *, present: bool) -> None:
-        """Adds or removes our finalizer, if nobody changed the resource meanwhile (TransientError: look again)."""
+    async def set_finalizer(self, resource: Resource, *, present: bool) -> Resource | None:
+        """Adds or removes our finalizer, if nobody changed the resource meanwhile (TransientError: look again).
+
+        Returns the resource as it then is, None when it is gone.
+        """
         finalizers = [item for item in resource.finalizers if item != FINALIZER]
         if present:
             finalizers.append(FINALIZER)
         metadata = {"finalizers": finalizers, "resourceVersion": resource.resource_version}
-        await self._patch(resource, _path(resource.kind, resource.key), {"metadata": metadata})
+        return await self._patch(resource, _path(resource.kind, resource.key), {"metadata": metadata})
 
     async def asking_pods(self) -> AsyncIterator[Pod]:
         """The pods that ask for bindings: their metadata only, page by page, so that no more is ever held."""
