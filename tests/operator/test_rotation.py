@@ -10,6 +10,8 @@ from control_plane import wait_until
 from operator_process import Operator
 from operator_world import Namespace, Ref, World
 
+from benchmarks.operator_scale.rows.rotation import rotate_under_load
+
 LATER = "update pgmq_bus.login set published_at = published_at - $1::text::interval"
 
 
@@ -177,6 +179,7 @@ async def test_a_secret_that_was_tampered_with(
         async with namespace.login() as after:
             assert await after.read(peer) == ["who has the one of before goes on"]
             await after.publish(peer, "so does who has the new one")
+    wait_until(lambda: channel.status["credentialGeneration"] == expected, "the status says so")
     channel.wait_for("Current", "CredentialsCurrent")
     assert await logins(database) == [expected]
 
@@ -205,3 +208,11 @@ async def test_pods_go_on_while_the_administrators_password_is_wrong(
             wait_until(lambda: generation(namespace) == 2, "what was asked for meanwhile is done")
             assert await pod.read(peer) == ["goes on"]
         await session.execute(f"reassign owned by {role} to postgres; drop owned by {role}; drop role {role}")
+
+
+@pytest.mark.slow
+def test_under_load_nothing_is_lost(world: World) -> None:
+    """As `make bench-operator` measures it, smaller: real processes, which are given their files as kubelets do."""
+    found = rotate_under_load(world, rotations=3, peers=3, rate=150)
+    assert (found.failed, found.lost, found.again, found.dropped) == (0, 0, 0, 0)
+    assert found.published > 0

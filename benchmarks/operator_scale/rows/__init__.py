@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.operator_scale.figures import Figure
-from benchmarks.operator_scale.rows import apply_ready, leader_killed, namespace_deleted
+from benchmarks.operator_scale.rows import apply_ready, leader_killed, namespace_deleted, rotation
 from benchmarks.operator_scale.world import ScaleWorld
 
 
@@ -24,6 +24,7 @@ class Row:
 
 ROWS = {
     "apply_ready": Row(apply_ready.measure, "one more BusChannel, from apply to Ready"),
+    "rotation": Row(rotation.measure, "credentials replaced 20 times in a row under load"),
     "namespace_deleted": Row(namespace_deleted.measure, "a namespace deleted while its channels' database is away"),
     "leader_killed": Row(leader_killed.measure, "kill -9 of the leader in the middle of 500 reconciles"),
 }
