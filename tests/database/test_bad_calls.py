@@ -73,6 +73,21 @@ BAD_CALLS = {
         "54000",
         "bus: message of 3002 bytes exceeds this channel's limit of 2048 bytes",
     ),
+    "former publish null": (
+        "pgmq_bus_v1.publish('{c}', '{q}', null)",
+        INVALID,
+        "bus: the number of messages must be between 1 and 10000, got null",
+    ),
+    "former publish null message": (
+        "pgmq_bus_v1.publish('{c}', '{q}', array[null::jsonb])",
+        INVALID,
+        "bus: a message must not be null",
+    ),
+    "former publish null queue": ("pgmq_bus_v1.publish('{c}', null, array['1'::jsonb])", *DENIED),
+    "former publish null channel": ("pgmq_bus_v1.publish(null, '{q}', array['1'::jsonb])", *DENIED),
+    "former publish elsewhere": ("pgmq_bus_v1.publish('other', '{q}', array['1'::jsonb])", *DENIED),
+    "former read null queue": ("pgmq_bus_v1.read('{c}', null, 0, null, 30, 10)", *DENIED),
+    "former read elsewhere": ("pgmq_bus_v1.read('other', '{q}', 0, null, 30, 10)", *DENIED),
     "publish null": (
         "{publish}('{q}', null)",
         INVALID,

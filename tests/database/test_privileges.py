@@ -14,6 +14,8 @@ V1_FUNCTIONS = [
     "pgmq_bus_v1.join_channel(text,jsonb)",
     "pgmq_bus_v1.leave(text,text)",
     "pgmq_bus_v1.notify(text,text)",
+    "pgmq_bus_v1.publish(text,text,jsonb[])",
+    "pgmq_bus_v1.read(text,text,bigint,bigint,integer,integer)",
     "pgmq_bus_v1.roster(text,text)",
     "pgmq_bus_v1.wake_by(text,text,text,boolean)",
 ]

@@ -6,6 +6,8 @@ import asyncpg
 import pytest
 from wire import Row, payloads
 
+from bus_operator import sql
+
 HUGE = 2**63 - 1
 CURSORS = "select acknowledged, delivered from pgmq_bus.peer where queue = $1"
 
@@ -22,7 +24,7 @@ async def test_join_says_what_a_client_needs(make_channel, join, admin):
     assert peer.joined == {
         "token": await admin.fetchval("select substr(queue, 5) from pgmq_bus.channel where name = $1", channel.name),
         "position": 0, "delivered": 0, "durability": "Async", "self_delivery": True, "max_message_bytes": 2048,
-        "peer_timeout_seconds": 90.0, "schema_version": 4, "resumed": False, "peers": 1,
+        "peer_timeout_seconds": 90.0, "schema_version": sql.schema_version(), "resumed": False, "peers": 1,
         "foreign": False,
     }  # fmt: skip
     second = await join(channel)

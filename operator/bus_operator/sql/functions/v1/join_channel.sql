@@ -20,7 +20,7 @@ begin
             message = 'bus: peer, application, host, runtime and address must be texts, listens a boolean';
     end if;
     perform pgmq_bus.require_address(p_options ->> 'address');
-    if p_options ->> 'runtime' like 'bus\_runtime/%' and not p_options ? 'address' then
+    if starts_with(p_options ->> 'runtime', 'bus_runtime/') and not p_options ? 'address' then
         -- The runtime of schema version 2 knows of no doorbells: it listens, and has to be listened for.
         return pgmq_bus.enter(p_channel, p_options || '{"listens": true}', true);
     end if;
