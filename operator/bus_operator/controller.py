@@ -14,6 +14,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator import surveys, tallies
 from bus_operator.binding_audit import BindingAudit
+from bus_operator.breaker import VerdictPendingError
 from bus_operator.database_reconciler import DatabaseState
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
@@ -196,11 +197,13 @@ class _Term:
         self._reconciler = Reconciler(
             kube,
             inventory,
-            wake=lambda kind, key: self.queue.add(Item(kind, key)),
+            wake=self._wake,
             resync=resync,
             credential_unused=credential_unused,
             verification_interval=verification_interval,
         )
+        self._unseen = {Item("BusChannel", key) for key in inventory.channels}
+        self._started = asyncio.get_running_loop().time()
         self.databases = self._reconciler.databases
         self.surveys = Surveys(self.databases.usable_now, interval=min(resync, surveys.INTERVAL))
         self.binding_audit = BindingAudit(kube, inventory, interval=resync)
@@ -223,6 +226,9 @@ class _Term:
                 task.cancel()
             self._reconciler.close()
 
+    def _wake(self, kind: str, key: Key, *, delay: float = 0) -> None:
+        self.queue.add(Item(kind, key), delay=delay)
+
     def _lane_of(self, item: Item) -> Lane:
         if item.kind == "BusDatabase":
             return Lane("database", item.key)
@@ -243,7 +249,21 @@ class _Term:
         if item.kind == PENDING_DELETIONS:
             await self._reconciler.carry_out_deletions(item.key)
             return None
-        return await self._reconciler.reconcile_channel(item.key)
+        try:
+            delay = await self._reconciler.reconcile_channel(item.key)
+        except VerdictPendingError:
+            # The verdict wakes it.
+            return None
+        self._seen(item)
+        return delay
+
+    def _seen(self, item: Item) -> None:
+        """Says when everything that was there at the start was looked at."""
+        if item in self._unseen:
+            self._unseen.discard(item)
+            if not self._unseen:
+                seconds = asyncio.get_running_loop().time() - self._started
+                logger.info("everything was looked at once, %.1f s after the start", seconds)
 
     def _watch_secret(self, key: Key) -> None:
         """Keeps exactly one watch on the Secret that the BusDatabase refers to now."""

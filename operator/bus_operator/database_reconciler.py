@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bus_operator import shards, tallies
+from bus_operator import catalog, shards, tallies
+from bus_operator.binding_watch import BindingWatch
 from bus_operator.breaker import Breaker, SuspectError
+from bus_operator.catalog import ChannelCounts
 from bus_operator.database import AdminConnection, Connect, connect
 from bus_operator.drift_telling import DriftTeller, require_repaired
 from bus_operator.errors import (
@@ -20,8 +22,9 @@ from bus_operator.errors import (
 )
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
+from bus_operator.ledger import Ledger, Surveyed
 from bus_operator.model import ClientEndpoint, DatabaseSpec
-from bus_operator.reporting import PENDING_DELETIONS, Reporter, Wake
+from bus_operator.reporting import PENDING_DELETIONS, Reporter, Wake, usage
 from bus_operator.selection import Selection
 from bus_operator.sessions import Sessions
 from bus_operator.shards import Shards
@@ -31,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 CONNECTIONS_PER_DATABASE = 4
 """How many channels of one database are reconciled at the same time."""
+
+SURVEY_SHARE = 0.9
+"""How much of the resync must be over until the next survey: what wakes a database meanwhile does not survey it."""
 
 REMEMBERED = 60.0
 """Seconds for which a BusDatabase that is gone is remembered: a namespace's objects go in no order."""
@@ -86,6 +92,9 @@ class Access:
         self.known: KnownDatabase | None = None
         self.last: UsableDatabase | None = None
         """How it was used last, with sessions that are not kept."""
+        self.surveyed: dict[str, Surveyed] = {}
+        """What the last survey found of channels that are to be looked at, by wire name."""
+        self.next_survey = 0.0
 
 
 class DatabaseReconciler:
@@ -97,7 +106,11 @@ class DatabaseReconciler:
         selection: Which channels a database concerns.
         drift: Tells what was changed by hand.
         reporter: Where the outcome goes.
-        wake: Asks for a channel to be reconciled soon.
+        ledger: Which channels were found right.
+        bindings: Whose Secrets are watched.
+        wake: Asks for a resource to be reconciled soon, whatever is known of it.
+        nudge: The same for a channel that may be settled.
+        resync: Seconds between two surveys.
     """
 
     def __init__(
@@ -108,13 +121,21 @@ class DatabaseReconciler:
         selection: Selection,
         drift: DriftTeller,
         reporter: Reporter,
+        ledger: Ledger,
+        bindings: BindingWatch,
         wake: Wake,
+        nudge: Wake,
+        resync: float,
     ) -> None:
         self._kube = kube
         self._inventory = inventory
         self._selection = selection
         self._reporter = reporter
+        self._ledger = ledger
+        self._bindings = bindings
         self._wake = wake
+        self._nudge = nudge
+        self._resync = resync
         self._drift = drift
         self._access: dict[Key, Access] = {}
         self._parted: dict[Key, UsableDatabase] = {}
@@ -155,6 +176,7 @@ class DatabaseReconciler:
         else:
             for channel in waiting:
                 self._wake("BusChannel", channel)
+            self._nudge_unsettled(resource, access)
         await self._reporter.report(resource, conditions, fields | {"lastProbeTime": self._reporter.now()})
         if isinstance(known.failure, TransientError):
             raise known.failure
@@ -187,6 +209,12 @@ class DatabaseReconciler:
             if access.known is not None:
                 unreachable = isinstance(access.known.failure, ConnectionFailedError | AuthenticationFailedError)
                 yield DatabaseState(key, access.known.admin is not None and not unreachable, access.breaker.state)
+
+    def take_surveyed(self, channel: Resource) -> Surveyed | None:
+        """What the last survey found of a channel that it woke: once, for what is found later is better."""
+        database = self._selection.last_database_of(channel)
+        access = self._access.get(database) if database is not None else None
+        return access.surveyed.pop(channel.status.get("channel", ""), None) if access is not None else None
 
     def suspect(self, database: Resource, failure: BusError) -> SuspectError:
         """Has the database probed, since a session in it failed; until then its channels leave it alone.
@@ -238,6 +266,7 @@ class DatabaseReconciler:
             logger.info("%s: %s: %s", resource, shard, ", ".join(map(str, actions)))
         await self._drift.tell(resource, report.drift)
         known.shards, known.clients, known.repaired = report.shards, spec.client_endpoint, bool(report.done)
+        await self._survey(access, known)
         fields |= {
             # Without what distributions append, "15.18 (Debian 15.18-0+deb12u1)".
             "serverVersion": report.observed.server_version.split()[0],
@@ -253,6 +282,46 @@ class DatabaseReconciler:
             _reached(admin),
             Condition.true("Installed", "Installed", f"schema version {report.observed.schema_version}"),
         ]
+
+    async def _survey(self, access: Access, known: KnownDatabase) -> None:
+        """Reads all channels, if that is due."""
+        now = asyncio.get_running_loop().time()
+        if known.shards is None or (now < access.next_survey and not known.changed_since(access.known)):
+            return
+        surveyed: dict[str, Surveyed] = {}
+        for shard in known.shards.usable:
+            try:
+                async with access.sessions.session(shard.admin) as connection:
+                    counts = {item.id: item.counts for item in await catalog.survey(connection)}
+                    observed = await catalog.observe_channels(connection)
+            except ConnectionFailedError:
+                known.shards = None
+                raise
+            surveyed |= {
+                channel.name: Surveyed(shard.index, channel, counts[channel.id])
+                for channel in observed
+                if channel.id in counts
+            }
+        access.surveyed = surveyed
+        access.next_survey = now + SURVEY_SHARE * self._resync
+
+    def _nudge_unsettled(self, database: Resource, access: Access) -> None:
+        """Has those settled channels looked at that are not as they were; of the others, nothing is kept."""
+        surveyed, access.surveyed = access.surveyed, {}
+        if not surveyed:
+            return
+        for channel in self._selection.residents_of(database.key):
+            if not self._ledger.is_settled(channel.key):
+                continue
+            name = str(channel.status.get("channel"))
+            found = surveyed.get(name)
+            if found is None or not self._bindings.covers(channel.namespace):
+                self._ledger.forget(channel.key)
+            elif self._ledger.agrees(channel, found.observed) and not _differs(channel, found.counts):
+                continue
+            if found is not None:
+                access.surveyed[name] = found
+            self._nudge(channel.kind, channel.key)
 
     async def _admin_connection(self, resource: Resource, spec: DatabaseSpec) -> AdminConnection:
         reference = spec.connection_secret_ref
@@ -272,6 +341,10 @@ class DatabaseReconciler:
     def _wake_channels_of(self, key: Key) -> None:
         for channel in self._selection.channels_of(key):
             self._wake(channel.kind, channel.key)
+
+
+def _differs(channel: Resource, counts: ChannelCounts) -> bool:
+    return any(channel.status.get(name) != value for name, value in usage(counts).items())
 
 
 def _reached(admin: AdminConnection) -> Condition:

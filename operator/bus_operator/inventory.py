@@ -112,6 +112,8 @@ class Inventory:
     def __init__(self) -> None:
         self.databases: dict[Key, Resource] = {}
         self.channels: dict[Key, Resource] = {}
+        self._claims: dict[str, dict[Key, None]] = {}
+        """The keys of the BusChannels whose status names a wire name, by that name."""
 
     def of(self, kind: str) -> dict[Key, Resource]:
         """The resources of a kind."""
@@ -122,14 +124,29 @@ class Inventory:
         known = self.of(resource.kind).get(resource.key)
         if known is not None and resource.is_older_than(known):
             return False
+        self._unclaim(known)
         self.of(resource.kind)[resource.key] = resource
+        if resource.kind == "BusChannel" and "channel" in resource.status:
+            self._claims.setdefault(resource.status["channel"], {})[resource.key] = None
         return resource.asks_for_work(known)
 
     def remove(self, resource: Resource) -> None:
         """Forgets a resource that is gone, but not another that has taken its name."""
         known = self.of(resource.kind).get(resource.key)
         if known is not None and known.uid == resource.uid:
+            self._unclaim(known)
             del self.of(resource.kind)[resource.key]
+
+    def claimants(self, wire_name: str) -> list[Resource]:
+        """The BusChannels whose status names this wire name, in whatever database."""
+        return [self.channels[key] for key in self._claims.get(wire_name, ())]
+
+    def _unclaim(self, channel: Resource | None) -> None:
+        name = channel.status.get("channel") if channel is not None else None
+        if channel is not None and name in self._claims:
+            self._claims[name].pop(channel.key, None)
+            if not self._claims[name]:
+                del self._claims[name]
 
     def defaults(self) -> Iterable[Resource]:
         """The BusDatabases that want to be a default."""

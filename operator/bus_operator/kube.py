@@ -1,6 +1,7 @@
 """What the operator asks of the Kubernetes API.
 
-Secrets are read one by one, by name, when they are needed; none is cached and none is listed.
+Secrets are read one by one, by name, when they are needed; none is cached. Those with our label are watched, for their
+metadata only.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
@@ -34,6 +35,9 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 
 LABELS_INTERVAL = 5.0
 """Seconds between two looks at the labels of namespaces that cannot be watched."""
+
+RESOURCES_PER_PAGE = 500
+"""A page of statuses is a megabyte or two, and held for a moment."""
 
 PODS_PER_PAGE = 500
 """About a megabyte of metadata."""
@@ -104,6 +108,16 @@ class Listing:
     def is_newer_than(self, resource: Resource) -> bool:
         """Whether the resource would be listed if it were there."""
         return comes_before(resource.resource_version, self.resource_version)
+
+
+class BindingVersion(NamedTuple):
+    """What a watch tells of a binding's Secret."""
+
+    name: str
+    channel: str
+    """The BusChannel that its label names."""
+    version: str
+    deleted: bool
 
 
 class Kube:
@@ -182,14 +196,24 @@ class Kube:
             raise
 
     async def list_resources(self, kind: str) -> "Listing":
-        """All resources of a kind that are watched; of several lists the version of the first, which is the oldest."""
+        """All resources of a kind that are watched, read page by page.
+
+        Its version is that of the first page, which is the oldest where there are several namespaces.
+        """
         version, resources = "", []
         for scope in self._scopes:
-            with _translated(f"the list of {PLURALS[kind]}"):
-                body = await self._api.get(f"/apis/{GROUP}/{VERSION}/{scope}{PLURALS[kind]}")
-            version = version or body["metadata"]["resourceVersion"]
-            # The items of a list come without their kind.
-            resources += [Resource.from_body(item | {"kind": kind}) for item in body["items"]]
+            query = {"limit": str(RESOURCES_PER_PAGE)}
+            while True:
+                with _translated(f"the list of {PLURALS[kind]}"):
+                    path = f"/apis/{GROUP}/{VERSION}/{scope}{PLURALS[kind]}?{urlencode(query)}"
+                    page = await self._api.get(path)
+                version = version or page["metadata"]["resourceVersion"]
+                # The items of a list come without their kind.
+                resources += [Resource.from_body(item | {"kind": kind}) for item in page["items"]]
+                following = page["metadata"].get("continue")
+                if not following:
+                    break
+                query["continue"] = following
         return Listing(version, resources)
 
     @property
@@ -207,8 +231,11 @@ class Kube:
                 return None
             raise
 
-    async def write_binding(self, owner: Resource, name: str, data: Mapping[str, str]) -> None:
-        """Creates or updates the binding's Secret. Raises SecretError when a foreign Secret has that name."""
+    async def write_binding(self, owner: Resource, name: str, data: Mapping[str, str]) -> str:
+        """Creates or updates the binding's Secret; its version then.
+
+        Raises SecretError when a foreign Secret has that name.
+        """
         existing = await self.read_secret(owner.namespace, name)
         if existing is not None:
             existing.require_owner(owner)
@@ -226,10 +253,11 @@ class Kube:
         }
         with self._secret_access(owner.namespace, name):
             if existing is None:
-                await self._api.create(secrets, body)
+                written = await self._api.create(secrets, body)
             else:
                 body["metadata"]["resourceVersion"] = existing.resource_version
-                await self._api.patch(f"{secrets}/{name}", body)
+                written = await self._api.patch(f"{secrets}/{name}", body)
+        return str(written["metadata"]["resourceVersion"])
 
     async def watch_secret(self, namespace: str, name: str) -> AsyncIterator[None]:
         """Yields whenever the Secret changes, until the API server ends the watch (some minutes)."""
@@ -239,6 +267,23 @@ class Kube:
             )
             async for _ in events:
                 yield
+
+    async def watch_bindings(self, namespace: str) -> AsyncIterator["BindingVersion"]:
+        """The Secrets of a namespace that carry our label, by their metadata: first all, then as they change."""
+        with self._secret_access(namespace, "of bindings"):
+            events = self._api.watch(
+                f"/api/v1/namespaces/{namespace}/secrets", label_selector=CHANNEL_LABEL, seconds=600, accept=METADATA
+            )
+            async for event in events:
+                if event["type"] == "ERROR":
+                    return
+                metadata = event["object"]["metadata"]
+                yield BindingVersion(
+                    metadata["name"],
+                    metadata.get("labels", {}).get(CHANNEL_LABEL, ""),
+                    metadata["resourceVersion"],
+                    event["type"] == "DELETED",
+                )
 
     async def patch_status(self, resource: Resource, status: Mapping[str, Any]) -> Resource | None:
         """Merges into the status subresource; the resource as it then is, None when it is gone meanwhile."""

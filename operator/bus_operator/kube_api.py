@@ -36,6 +36,8 @@ async def connect() -> AsyncIterator["KubeApi"]:
             await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, yaml.YAMLError) as exc:
             raise StartError(f"this is no pod with a service account, and the kubeconfig is of no use: {exc}") from exc
+    # Each watch holds a connection; how many requests are made at once is bounded by whoever makes them.
+    configuration.connection_pool_maxsize = 0
     async with ApiClient(configuration) as client:
         yield KubeApi(client)
 
@@ -64,6 +66,7 @@ class KubeApi:
         *,
         seconds: int,
         field_selector: str | None = None,
+        label_selector: str | None = None,
         version: str | None = None,
         accept: str = JSON,
     ) -> AsyncIterator[dict[str, Any]]:
@@ -74,6 +77,8 @@ class KubeApi:
         query = {"watch": "true", "timeoutSeconds": str(seconds)}
         if field_selector is not None:
             query["fieldSelector"] = field_selector
+        if label_selector is not None:
+            query["labelSelector"] = label_selector
         if version is not None:
             query["resourceVersion"] = version
         url = f"{path}?{urlencode(query)}"

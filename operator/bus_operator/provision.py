@@ -132,10 +132,10 @@ async def provision(
     observed = await catalog.observe_channel(connection, desired.name) if actions else before
     if observed is None:
         raise overtaken(f"channel {desired.name!r}")
-    username = issued.username if issued else held.username if held else None
-    generation = next((login.generation for login in observed.logins if login.role == username), None)
     counts = await catalog.count_channel(connection, observed.id)
-    return ProvisionedChannel(generation, issued, counts, tuple(actions), before, observed, drift)
+    return ProvisionedChannel(
+        _generation(observed, issued or held), issued, counts, tuple(actions), before, observed, drift
+    )
 
 
 async def _drift(
@@ -150,6 +150,39 @@ async def _drift(
     if functions and not found:
         return (*own, Difference("its functions in pgmq_bus_channel", "were changed", Repair.CHANNEL_FUNCTIONS))
     return own
+
+
+def confirmed(
+    observed: ObservedChannel,
+    counts: ChannelCounts,
+    desired: DesiredChannel,
+    held: HeldCredential | None,
+    yielding: frozenset[Uid] = frozenset(),
+    *,
+    rotation: RotationRules | None = None,
+    binding_wanted: bool = True,
+) -> ProvisionedChannel | None:
+    """The channel, if what was observed is as desired; None when there is something to do, which `provision` does."""
+    if sum(not login.is_retired for login in observed.logins) > 1:
+        # Who uses those that were replaced has to be looked up.
+        return None
+    actions = plan.plan_channel(
+        desired,
+        observed,
+        held,
+        yielding,
+        functions_digest=apply.channel_functions_digest(),
+        rotation=rotation or RotationRules(),
+        binding_wanted=binding_wanted,
+    )
+    if actions:
+        return None
+    return ProvisionedChannel(_generation(observed, held), None, counts, (), observed, observed)
+
+
+def _generation(observed: ObservedChannel, credential: IssuedCredential | HeldCredential | None) -> int | None:
+    username = credential.username if credential else None
+    return next((login.generation for login in observed.logins if login.role == username), None)
 
 
 async def deprovision(connection: asyncpg.Connection, name: str, uid: Uid, policy: str) -> DeletionAction | None:

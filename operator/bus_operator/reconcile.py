@@ -7,12 +7,14 @@ pass is then raised, so that the work queue comes back to it.
 
 from datetime import timedelta
 
+from bus_operator.binding_watch import BindingWatch
 from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.channel_reconciler import ChannelReconciler
 from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.drift_telling import DriftTeller
 from bus_operator.inventory import Inventory, Key
 from bus_operator.kube import Kube
+from bus_operator.ledger import Ledger
 from bus_operator.namespaces import Namespaces
 from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
@@ -45,15 +47,25 @@ class Reconciler:
     ) -> None:
         self._inventory = inventory
         self._resync = resync
-        self._wake = wake
+        self._ledger = ledger = Ledger()
+        nudge = wake
+
+        def wake_afresh(kind: str, key: Key, *, delay: float = 0) -> None:
+            """Whatever the ledger says: who asks knows of something new."""
+            if kind == "BusChannel":
+                ledger.forget(key)
+            nudge(kind, key, delay=delay)
+
+        self._wake = wake = wake_afresh
+        self._bindings = bindings = BindingWatch(kube, ledger, lambda key: wake_afresh("BusChannel", key))
         self._namespaces = Namespaces(kube, self._namespace_changed)
         self._selection = selection = Selection(self._namespaces, inventory)
         reporter = Reporter(kube, inventory, wake)
         self.schedule = schedule = VerificationSchedule(inventory, wake, interval=verification_interval)
 
-        def wake_and_verify(kind: str, key: Key) -> None:
+        def wake_and_verify(kind: str, key: Key, *, delay: float = 0) -> None:
             schedule.ask(key)
-            wake(kind, key)
+            wake(kind, key, delay=delay)
 
         self.databases = DatabaseReconciler(
             kube,
@@ -61,7 +73,11 @@ class Reconciler:
             selection=selection,
             drift=DriftTeller(reporter, selection, wake_and_verify),
             reporter=reporter,
+            ledger=ledger,
+            bindings=bindings,
             wake=wake,
+            nudge=nudge,
+            resync=resync,
         )
         self._pending = PendingDeletions(
             kube, inventory, selection=selection, databases=self.databases, reporter=reporter, wake=wake
@@ -83,13 +99,17 @@ class Reconciler:
             deletion=deletion,
             withdrawal=Withdrawal(selection, self.databases),
             schedule=schedule,
+            ledger=ledger,
+            bindings=bindings,
             reporter=reporter,
             wake=wake,
             credential_unused=credential_unused,
+            resync=resync,
         )
 
     def close(self) -> None:
-        """Ends the sessions that are kept open."""
+        """Ends the watches, and the sessions that are kept open."""
+        self._bindings.stop()
         self.databases.close()
 
     async def follow_namespaces(self) -> None:
@@ -106,11 +126,13 @@ class Reconciler:
         return self._resync if key in self._inventory.databases else None
 
     async def reconcile_channel(self, key: Key) -> float | None:
-        """Looks at one BusChannel. Returns the seconds until it wants to be looked at again, None when it is gone."""
-        wanted = await self._channels.reconcile(key)
-        if key not in self._inventory.channels:
-            return None
-        return self._resync if wanted is None else min(wanted, self._resync)
+        """Looks at one BusChannel. Returns the seconds until it wants to be looked at again.
+
+        None when it is gone, or when its database sees to that.
+
+        Raises VerdictPendingError when its database is probed first, which then wakes it.
+        """
+        return await self._channels.reconcile(key)
 
     async def carry_out_deletions(self, key: Key) -> None:
         """Does in one database what deleted BusChannels have left to do there."""

@@ -3,18 +3,25 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from bus_operator import status
+from bus_operator.catalog import ChannelCounts
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
+from bus_operator.model import format_age
 from bus_operator.status import Condition
 
 logger = logging.getLogger(__name__)
 
-Wake = Callable[[str, Key], None]
-"""Asks for a resource (kind, key) to be reconciled soon."""
+
+class Wake(Protocol):
+    """Asks for a resource to be reconciled."""
+
+    def __call__(self, kind: str, key: Key, *, delay: float = 0) -> None:
+        """At once, or in `delay` seconds: many wishes within that time are one."""
+
 
 PENDING_DELETIONS = "PendingDeletions"
 """In place of a kind, with the key of a BusDatabase: what deleted BusChannels have left to do there."""
@@ -51,19 +58,29 @@ class Reporter:
             "observedGeneration": resource.generation,
             "conditions": status.merge(previous, [*conditions, summary], generation=resource.generation, now=now),
         }
-        if not _worth_writing(resource, wanted, now):
+        if not _worth_writing(resource, wanted, now) or not await self._write(resource, wanted):
             return
-        written = await self._kube.patch_status(resource, wanted)
-        if written is None:
-            self._inventory.remove(resource)
-            return
-        if self._inventory.put(written):
-            # The answer is ahead of the watch and holds a change by somebody else.
-            self._wake(written.kind, written.key)
         before = status.find(previous, "Ready") or {}
         if (before.get("status"), before.get("reason")) != (summary.status, summary.reason):
             logger.log(logging.INFO if summary.status == "True" else logging.WARNING, "%s: %s", resource, summary)
             await self.tell(resource, warning=summary.status != "True", reason=summary.reason, message=summary.message)
+
+    async def refresh(self, resource: Resource, fields: Mapping[str, Any]) -> None:
+        """Writes fields of the status that changed while the conditions stay as they are."""
+        changed = {name: value for name, value in fields.items() if resource.status.get(name) != value}
+        if changed:
+            await self._write(resource, changed)
+
+    async def _write(self, resource: Resource, fields: Mapping[str, Any]) -> bool:
+        """False when the resource is gone."""
+        written = await self._kube.patch_status(resource, fields)
+        if written is None:
+            self._inventory.remove(resource)
+            return False
+        if self._inventory.put(written):
+            # The answer is ahead of the watch and holds a change by somebody else.
+            self._wake(written.kind, written.key)
+        return True
 
     async def tell(self, resource: Resource, *, warning: bool, reason: str, message: str) -> None:
         """Posts an Event; one that cannot be posted, as in a namespace that is going away, holds nothing up."""
@@ -71,6 +88,17 @@ class Reporter:
             await self._kube.post_event(resource, warning=warning, reason=reason, message=message)
         except BusError as exc:
             logger.warning("%s: Event %s was not posted: %s", resource, reason, exc)
+
+
+def usage(counts: ChannelCounts) -> dict[str, Any]:
+    """How a channel is used, as its status shows it."""
+    return {
+        "peers": counts.peers,
+        "wake": {"doorbell": counts.doorbell, "listen": counts.listen, "poll": counts.poll},
+        "backlog": counts.backlog,
+        # Without a backlog the field goes: null in a merge patch.
+        "oldestMessageAge": format_age(counts.oldest) if counts.oldest is not None else None,
+    }
 
 
 def _worth_writing(resource: Resource, wanted: Mapping[str, Any], now: datetime) -> bool:

@@ -74,6 +74,10 @@ class Selection:
         labels = dict(await self._namespaces.labels_of(namespace)) if allowed.selector is not None else {}
         return allowed.allows(database.namespace, namespace, labels)
 
+    def residents_of(self, database: Key) -> list[Resource]:
+        """The BusChannels whose status names the BusDatabase."""
+        return [channel for channel in self._inventory.channels.values() if _used(channel) == database]
+
     def last_database_of(self, channel: Resource) -> Key | None:
         """The BusDatabase that the channel's status names, whether it exists or not."""
         return _used(channel)
@@ -113,11 +117,7 @@ class Selection:
 
     def claimants(self, wire_name: str | None) -> list[Resource]:
         """All BusChannels that want this wire name, in whatever database."""
-        return [
-            channel
-            for channel in self._inventory.channels.values()
-            if wire_name is not None and channel.status.get("channel") == wire_name
-        ]
+        return self._inventory.claimants(wire_name) if wire_name is not None else []
 
     def made_anew(self, namespace: str, name: str, wire_name: str, database: Key) -> bool:
         """Whether there is a BusChannel again that takes over the channel of a deleted one, or may yet."""
