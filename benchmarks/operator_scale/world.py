@@ -79,6 +79,11 @@ class ScaleWorld:
         namespace = self._namespaces[self._channels % len(self._namespaces)]
         return namespace.channel(name or f"more-{self._channels}", database=database, **spec)
 
+    def channel(self, number: int) -> Ref:
+        """One of those that were created at first."""
+        namespace = self._namespaces[number % len(self._namespaces)]
+        return Ref(self.kube, "buschannels", namespace.name, f"channel-{number}")
+
     @property
     def dead_database(self) -> str:
         """The namespaced name of the BusDatabase that does not answer."""

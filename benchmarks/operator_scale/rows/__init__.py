@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.operator_scale.figures import Figure
-from benchmarks.operator_scale.rows import apply_ready, leader_killed, namespace_deleted, rotation
+from benchmarks.operator_scale.rows import (
+    apply_ready,
+    cold_start,
+    dead_database,
+    idle,
+    leader_killed,
+    memory,
+    namespace_deleted,
+    rotation,
+)
 from benchmarks.operator_scale.world import ScaleWorld
 
 
@@ -23,7 +32,13 @@ class Row:
 
 
 ROWS = {
+    "cold_start": Row(cold_start.measure, "the operator starts, with everything there already"),
+    "idle": Row(idle.measure, "nothing happens: processor time, writes to the API server"),
     "apply_ready": Row(apply_ready.measure, "one more BusChannel, from apply to Ready"),
+    "dead_database": Row(
+        dead_database.measure, "one more BusChannel while a database accepts connections and is silent"
+    ),
+    "memory": Row(memory.measure, "resident memory, after all that"),
     "rotation": Row(rotation.measure, "credentials replaced 20 times in a row under load"),
     "namespace_deleted": Row(namespace_deleted.measure, "a namespace deleted while its channels' database is away"),
     "leader_killed": Row(leader_killed.measure, "kill -9 of the leader in the middle of 500 reconciles"),

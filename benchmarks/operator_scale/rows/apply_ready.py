@@ -14,14 +14,15 @@ _LIMIT = 60.0
 def measure(world: ScaleWorld) -> list[Figure]:
     """One after the other, over all databases that work."""
     world.populate()
-    seconds = sorted(_one(world, world.live[number % len(world.live)]) for number in range(world.scale.probes))
+    seconds = sorted(one(world, world.live[number % len(world.live)]) for number in range(world.scale.probes))
     return [
         Figure("apply to Ready of one more, p50", percentile(seconds, 0.5), "s", goal=1.0),
         Figure("apply to Ready of one more, p99", percentile(seconds, 0.99), "s", goal=3.0),
     ]
 
 
-def _one(world: ScaleWorld, database: str) -> float:
+def one(world: ScaleWorld, database: str) -> float:
+    """Seconds until one more BusChannel of that BusDatabase is Ready."""
     begun = time.monotonic()
     channel = world.channel_in(database)
     wait_until(lambda: channel.condition().get("status") == "True", f"{channel.path} is Ready", _LIMIT)
