@@ -30,7 +30,6 @@ from bus_operator.plan import stored_fingerprint
 from bus_operator.roles import (
     IssuedCredential,
     as_owner,
-    create_channel_role,
     drop_login,
     drop_role,
     execute,
@@ -98,6 +97,9 @@ async def _perform(
             await _change(connection, target, action)
     if observed is not None and any(_revokes(action, observed) for action in actions):
         await _rotate_secrets(connection, observed.id)
+    if target is not None and any(isinstance(action, CreateChannel) for action in actions):
+        # The last step: until the commit, the server lets nobody else grant that role, in none of its databases.
+        await connection.execute(render.grant_role(naming.CLIENT_ROLE, target.role))
     return issued
 
 
@@ -126,7 +128,8 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
         case UpdateChannel(desired):
             await _update_channel(connection, target, desired)
         case RepairRole(name, create=True):
-            await create_channel_role(connection, name)
+            await connection.execute(render.create_group_role(name))
+            await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
         case RepairRole(name, create=False):
             await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
         case RecreateLog(queue, unlogged):
@@ -149,7 +152,7 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
 
 async def _create_channel(connection: asyncpg.Connection, desired: DesiredChannel) -> _Target:
     names = naming.new_channel_names()
-    await create_channel_role(connection, names.role)
+    await connection.execute(render.create_group_role(names.role))
     async with as_owner(connection):
         await connection.execute(sql.query("create_queue"), names.queue, desired.unlogged)
     try:

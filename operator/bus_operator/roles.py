@@ -42,12 +42,6 @@ async def as_owner(connection: asyncpg.Connection) -> AsyncIterator[None]:
     await connection.execute("RESET ROLE")
 
 
-async def create_channel_role(connection: asyncpg.Connection, name: str) -> None:
-    """Creates a channel's role and lets it execute what clients may."""
-    await connection.execute(render.create_group_role(name))
-    await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
-
-
 async def issue(
     connection: asyncpg.Connection, role: str, channel_id: int, action: IssueCredential
 ) -> IssuedCredential:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import postgres
 import pytest
 from control_plane import wait_until
 from gateway import CLOSED, OPEN, SILENT, Gateway, gateway
@@ -15,9 +16,11 @@ def front(world: World) -> Iterator[Gateway]:
         yield made
 
 
-async def behind(front: Gateway, world: World, namespace: Namespace, name: str = "main") -> Ref:
+async def behind(
+    front: Gateway, world: World, namespace: Namespace, name: str = "main", server: postgres.Server | None = None
+) -> Ref:
     """A BusDatabase that is reached through the gateway."""
-    uri = urlsplit((await world.postgres()).dsn)
+    uri = urlsplit((await world.postgres(server=server)).dsn)
     address = uri.netloc.replace(f":{uri.port}", f":{front.port}")
     return namespace.database(uri._replace(netloc=address).geturl(), name)
 
@@ -55,15 +58,19 @@ async def test_one_that_goes_and_comes_back(world: World, namespace: Namespace, 
         assert reasons.count("DatabaseUnavailable") == 1
 
 
-async def test_the_others_go_on_beside_one_that_hangs(world: World, namespace: Namespace, front: Gateway) -> None:
-    await behind(front, world, namespace, "hangs")
+async def test_the_others_go_on_beside_one_that_hangs(
+    world: World, namespace: Namespace, fragile_server: postgres.Server
+) -> None:
     namespace.database((await world.postgres()).dsn, "works").wait_ready()
-    for number in range(20):
-        namespace.channel(f"waits-{number}", database="hangs")
-    front.become(SILENT)
-    for number in range(5):
-        # Far less than the first of those that wait would take to give up.
-        namespace.channel(f"works-{number}", database="works").wait_ready(seconds=8)
+    with gateway(fragile_server.port) as front:
+        hangs = await behind(front, world, namespace, "hangs", fragile_server)
+        hangs.wait_ready()
+        for number in range(20):
+            namespace.channel(f"waits-{number}", database="hangs")
+        front.become(SILENT)
+        for number in range(5):
+            # Far less than the first of those that wait would take to give up.
+            namespace.channel(f"works-{number}", database="works").wait_ready(seconds=8)
 
 
 async def test_a_session_that_is_lost_changes_no_status(world: World, namespace: Namespace, front: Gateway) -> None:
