@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 PAUSE = 30.0
 """Seconds between a watch that failed and the next."""
 
+BREATH = 1.0
+"""Seconds between a watch that the API server has ended and the next."""
+
 ALL_SEEN = 10.0
 """Seconds after which a watch has told everything that was there when it began: what it has not told is gone."""
 
@@ -67,6 +70,7 @@ class BindingWatch:
             while any(True for _ in self._ledger.settled_in(namespace)):
                 try:
                     await self._watch(namespace)
+                    await asyncio.sleep(BREATH)
                 except (BusError, ApiException) as exc:
                     logger.debug("watch of the bindings in namespace %s: %s", namespace, exc)
                     self._versions.pop(namespace, None)
