@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
-from bus_operator import tallies
+from bus_operator import sql, tallies
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
@@ -25,7 +25,7 @@ IDLE_IN_TRANSACTION = 5
 """Seconds after which the server ends a transaction in which nothing happens.
 
 Shorter than the operator's Lease: what a leader that is frozen, or whose node is lost, had begun is rolled back, and
-its locks are free, before another leads.
+its locks are free, before another leads. Where that timeout does not apply, `end_silent_sessions` does the same.
 """
 CONNECT_TIMEOUT = 10.0
 """Seconds until an address that does not answer counts as unreachable."""
@@ -196,6 +196,18 @@ async def open_session(admin: AdminConnection) -> asyncpg.Connection:
     tallies.session_opened()
     connection.add_termination_listener(lambda _: tallies.session_closed())
     return connection
+
+
+async def end_silent_sessions(connection: asyncpg.Connection, silence: float = IDLE_IN_TRANSACTION) -> int:
+    """Ends sessions of the operator whose client keeps a transaction open and says nothing, on the whole server.
+
+    Args:
+        connection: An administrator's; it is the same role's sessions that are ended.
+        silence: Seconds.
+
+    Returns how many there were.
+    """
+    return int(await connection.fetchval(sql.query("end_silent_sessions"), APPLICATION_NAME, silence))
 
 
 async def close_session(connection: asyncpg.Connection) -> None:

@@ -10,7 +10,7 @@ from bus_operator import catalog, shards, tallies
 from bus_operator.binding_watch import BindingWatch
 from bus_operator.breaker import Breaker, SuspectError
 from bus_operator.catalog import ChannelCounts
-from bus_operator.database import AdminConnection, Connect, connect
+from bus_operator.database import AdminConnection, Connect, connect, end_silent_sessions
 from bus_operator.drift_telling import DriftTeller, require_repaired
 from bus_operator.errors import (
     AuthenticationFailedError,
@@ -260,6 +260,9 @@ class DatabaseReconciler:
         session = access.sessions.session
         async with session(admin) as connection:
             known.admin = admin
+            # A former leader's, whose node is lost, say: before anything here waits for its locks.
+            if ended := await end_silent_sessions(connection):
+                logger.warning("%s: ended %d sessions of an operator that is frozen or lost", resource, ended)
             report = await shards.install(connection, admin, spec.shards, session)
         await access.sessions.keep_only([admin, *(shard.admin for shard in report.shards.usable)])
         for shard, actions in report.done.items():
