@@ -61,7 +61,7 @@ def test_no_password_is_in_the_operators_log_or_in_an_event(cluster: Cluster) ->
 
     passwords = [base64.b64decode(value).decode() for value in (binding["password"], admin["uri"])]
     passwords[1] = passwords[1].split(":")[2].split("@")[0]
-    said = cluster.kubectl("logs", "-n", "pgmq-bus", "deployment/pgmq-bus")
+    said = cluster.kubectl("logs", "-n", "pgmq-bus", "-l", "app.kubernetes.io/component=operator", "--tail=-1")
     said += cluster.kubectl("get", "events,busdatabases,buschannels", "-A", "-o", "yaml")
     said += cluster.kubectl("logs", "-n", "pgmq-bus", "statefulset/pgmq-bus-dev-postgres")
     for password in passwords:

@@ -186,7 +186,7 @@ def test_pods_go_on_while_the_operator_is_down_and_its_authority_survives(
         cluster.apply(again)
         cluster.wait_until("the pod ends", lambda: succeeded(cluster, namespace, "again"))
     finally:
-        cluster.kubectl("scale", "deployment/pgmq-bus", "-n", "pgmq-bus", "--replicas=1")
+        cluster.kubectl("scale", "deployment/pgmq-bus", "-n", "pgmq-bus", "--replicas=2")
     cluster.kubectl("rollout", "status", "deployment/pgmq-bus", "-n", "pgmq-bus", "--timeout=60s")
     configuration = cluster.get("mutatingwebhookconfiguration", "pgmq-bus")
     assert configuration["webhooks"][0]["clientConfig"]["caBundle"] == authority
