@@ -187,7 +187,7 @@ async def test_what_the_server_knows_of_a_peer_and_what_everybody_may_see(
         names = await connection.fetch(
             "select distinct application_name from pg_stat_activity where usename like 'bus_login_%'"
         )
-    assert [r["application_name"] for r in names] == [row["runtime"]]
+    assert [r["application_name"] for r in names] == [f"{row['runtime']} g1"]
 
 
 @pytest.mark.parametrize(("address", "wake", "connections"), [("127.0.0.1", "doorbell", 3), ("off", "listen", 4)])
