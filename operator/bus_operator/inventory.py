@@ -1,5 +1,6 @@
 """What the watches have seen: BusDatabases and BusChannels, by key. Reconciling reads it, not the API server."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,9 +21,12 @@ def comes_before(version: str, other: str) -> bool:
     return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Resource:
-    """A custom resource as the watch delivered it, without what nobody needs (managedFields)."""
+    """A custom resource as the watch delivered it, without what nobody needs (managedFields).
+
+    There may be thousands: texts that many of them have in common are kept once.
+    """
 
     kind: str
     namespace: str
@@ -73,17 +77,17 @@ class Resource:
         """Reads an object as the API server sends it."""
         metadata = body["metadata"]
         return cls(
-            kind=body["kind"],
-            namespace=metadata["namespace"],
+            kind=sys.intern(body["kind"]),
+            namespace=sys.intern(metadata["namespace"]),
             name=metadata["name"],
             uid=Uid(metadata["uid"]),
             generation=metadata.get("generation", 0),
             resource_version=metadata.get("resourceVersion", ""),
             created=metadata.get("creationTimestamp", ""),
             deleting="deletionTimestamp" in metadata,
-            finalizers=tuple(metadata.get("finalizers", ())),
-            spec=dict(body.get("spec") or {}),
-            status=dict(body.get("status") or {}),
+            finalizers=tuple(map(sys.intern, metadata.get("finalizers", ()))),
+            spec=_compact(body.get("spec") or {}),
+            status=_compact(body.get("status") or {}),
             rotate=(metadata.get("annotations") or {}).get(ROTATE_ANNOTATION),
         )
 
@@ -94,6 +98,17 @@ class Resource:
     def channel_spec(self) -> ChannelSpec:
         """The spec of a BusChannel. Raises SpecError."""
         return _parsed(ChannelSpec, self)
+
+
+def _compact(value: Any) -> Any:
+    """A copy without second copies of texts: keys, types, reasons, times."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, Mapping):
+        return {sys.intern(key): _compact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_compact(item) for item in value]
+    return value
 
 
 _Spec = TypeVar("_Spec", DatabaseSpec, ChannelSpec)
