@@ -59,6 +59,9 @@ _admission_duration = Histogram(
 _drift_repairs = Counter(
     "pgmq_bus_drift_repairs", "What was changed by hand and put right, by how.", ["repair"], registry=REGISTRY
 )
+_verifications = Counter(
+    "pgmq_bus_verifications", "Proofs that a channel is isolated, by what came of it.", ["outcome"], registry=REGISTRY
+)
 _rotations = Counter("pgmq_bus_rotations", "Credentials that were issued anew, by why.", ["trigger"], registry=REGISTRY)
 _old_credentials_used = Counter(
     "pgmq_bus_old_credential_warnings",
@@ -80,6 +83,8 @@ for _use in ("unused", "in_use"):
     _ended_credentials.labels(_use)
 for _repair in Repair:
     _drift_repairs.labels(_repair.value)
+for _outcome in ("verified", "failed", "unclear"):
+    _verifications.labels(_outcome)
 for _outcome in ("injected", "incomplete", "unchanged", "malformed"):
     _admissions.labels(_outcome)
 
@@ -135,6 +140,11 @@ def session_closed() -> None:
 def repaired(repair: Repair) -> None:
     """Something that was changed by hand is as it should be again."""
     _drift_repairs.labels(repair.value).inc()
+
+
+def verified(outcome: str) -> None:
+    """A channel's login tried what it may and may not do: verified, failed or unclear."""
+    _verifications.labels(outcome).inc()
 
 
 def rotated(cause: Cause) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bus_operator import status
+from bus_operator import status, tallies
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.probes import Verdict
 from bus_operator.reporting import Wake, utc_now
@@ -29,6 +29,8 @@ FIRST_PER_PERIOD = 300
 
 UNCLEAR_PAUSE = timedelta(minutes=5)
 """After an attempt that has shown nothing, such as while the login has no connection left."""
+
+_OUTCOMES = {"Verified": "verified", "Unclear": "unclear"}
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -69,6 +71,7 @@ class VerificationSchedule:
     def done(self, channel: Resource, verdict: Verdict) -> dict[str, Any]:
         """Takes what came of it. Returns what it means for the status."""
         self._asked.discard(channel.key)
+        tallies.verified(_OUTCOMES.get(verdict.reason, "failed"))
         pause = UNCLEAR_PAUSE if verdict.reason == "Unclear" else self._interval
         now = self._clock()
         self._not_before[channel.key] = now + min(pause, self._interval)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus_operator import sql
+from bus_operator import sql, tallies
 from bus_operator.inventory import Inventory, Resource
 from bus_operator.probes import REFUSED, SUCCEEDED, Probe, Subject, Verdict, attempts, judge
 from bus_operator.status import ready, timestamp
@@ -72,6 +72,19 @@ def test_what_has_shown_nothing_is_tried_again_after_a_while() -> None:
     assert names(made) == []
     now[0] += timedelta(minutes=5)
     assert names(made) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [(VERIFIED, "verified"), (Verdict(unclear="busy"), "unclear"), (Verdict(succeeded=(READ,)), "failed")],
+)
+def test_what_came_of_it_is_counted(verdict: Verdict, outcome: str) -> None:
+    def count() -> float:
+        return tallies.REGISTRY.get_sample_value("pgmq_bus_verifications_total", {"outcome": outcome}) or 0.0
+
+    before = count()
+    schedule().done(channel("a"), verdict)
+    assert count() == before + 1
 
 
 def test_what_is_due_at_once() -> None:
