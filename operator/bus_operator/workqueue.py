@@ -141,6 +141,8 @@ class WorkQueue(Generic[Item]):
                 del lane.ready[item]
                 del self._queued[item]
                 await self._work_on(item)
+                # Work that waits for nothing would keep the loop for a whole lane of thousands, and the Lease be lost.
+                await asyncio.sleep(0)
         finally:
             lane.workers -= 1
             if not lane.workers and not lane.ready:
