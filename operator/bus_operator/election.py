@@ -287,10 +287,10 @@ class FencedApi(KubeApi):
         super().__init__(api.client)
         self._leading = leading
 
-    async def _request(self, method: str, path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+    async def _exchange(self, method: str, path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
         if method != "GET" and not self._leading():
             raise NotLeadingError(f"{method} {path} is left to the replica that leads now")
-        return await super()._request(method, path, *arguments, **options)
+        return await super()._exchange(method, path, *arguments, **options)
 
 
 def _text(error: Exception) -> str:

@@ -3,6 +3,7 @@
 Its typed models are left out: importing those of the core API takes two seconds and 100 MB, for a handful of calls.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,10 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 TIMEOUT = 30.0
 """Seconds for a request that is no watch."""
 
+AT_ONCE = 16
+"""Requests of one `KubeApi` that are made at once, watches not counted. More would wait in the API server, each with a
+connection of its own, whose buffers take a third of a megabyte here."""
+
 
 @asynccontextmanager
 async def connect() -> AsyncIterator["KubeApi"]:
@@ -36,7 +41,7 @@ async def connect() -> AsyncIterator["KubeApi"]:
             await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, yaml.YAMLError) as exc:
             raise StartError(f"this is no pod with a service account, and the kubeconfig is of no use: {exc}") from exc
-    # Each watch holds a connection; how many requests are made at once is bounded by whoever makes them.
+    # Each watch holds a connection; other requests are bounded by AT_ONCE.
     configuration.connection_pool_maxsize = 0
     async with ApiClient(configuration) as client:
         yield KubeApi(client)
@@ -47,6 +52,7 @@ class KubeApi:
 
     def __init__(self, client: ApiClient) -> None:
         self.client = client
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     async def get(self, path: str, *, accept: str = JSON) -> dict[str, Any]:
         """An object, or a list; `accept` may ask for part of it."""
@@ -93,6 +99,10 @@ class KubeApi:
     async def _request(
         self, method: str, path: str, body: Any = None, content_type: str = JSON, *, accept: str = JSON
     ) -> dict[str, Any]:
+        async with self._room:
+            return await self._exchange(method, path, body, content_type, accept=accept)
+
+    async def _exchange(self, method: str, path: str, body: Any, content_type: str, *, accept: str) -> dict[str, Any]:
         response = await self._send(method, path, body, content_type, accept=accept, seconds=TIMEOUT)
         text = await response.read()
         _require_success(response.status, response.reason, text)
