@@ -42,6 +42,10 @@ REMEMBERED = 60.0
 """Seconds for which a BusDatabase that is gone is remembered: a namespace's objects go in no order."""
 
 
+SECOND_PROBE = 1.0
+"""Seconds until a database that was well and refuses connections is asked once more, before it counts as down."""
+
+
 @dataclass
 class KnownDatabase:
     """What the last reconciliation of a BusDatabase found out; channels use it."""
@@ -94,6 +98,8 @@ class Access:
         """How it was used last, with sessions that are not kept."""
         self.surveyed: dict[str, Surveyed] = {}
         """What the last survey found of channels that are to be looked at, by wire name."""
+        self.fresh = False
+        """Whether that survey has not been compared yet; then a channel that is not in it is gone."""
         self.next_survey = 0.0
 
 
@@ -160,7 +166,7 @@ class DatabaseReconciler:
         known = KnownDatabase(resource.generation)
         fields: dict[str, Any] = {}
         try:
-            conditions = await self._observe(resource, access, known, fields)
+            conditions = await self._probe(resource, access, known, fields)
         except BusError as exc:
             known.failure = exc
             conditions = _failed(exc, known.admin)
@@ -170,13 +176,15 @@ class DatabaseReconciler:
             access.last = UsableDatabase(access.slots, known.shards, known.clients, connect, last_resort=True)
             if resource.status.get("pendingDeletions"):
                 self._wake(PENDING_DELETIONS, key)
+        fresh, access.fresh = access.fresh, False
         # First: reporting may fail, and then this change would not be seen as one again.
         if known.changed_since(before):
             self._wake_channels_of(key)
         else:
             for channel in waiting:
                 self._wake("BusChannel", channel)
-            self._nudge_unsettled(resource, access)
+            if fresh:
+                self._nudge_unsettled(resource, access)
         await self._reporter.report(resource, conditions, fields | {"lastProbeTime": self._reporter.now()})
         if isinstance(known.failure, TransientError):
             raise known.failure
@@ -252,6 +260,20 @@ class DatabaseReconciler:
         except SpecError:
             return None
 
+    async def _probe(
+        self, resource: Resource, access: Access, known: KnownDatabase, fields: dict[str, Any]
+    ) -> list[Condition]:
+        """Observes; once more where it was well and now refuses: what restarts in a moment is not down."""
+        try:
+            return await self._observe(resource, access, known, fields)
+        except ConnectionFailedError as exc:
+            was_well = access.known is not None and access.known.shards is not None
+            if not was_well or isinstance(exc.__cause__, TimeoutError):
+                raise
+        await asyncio.sleep(SECOND_PROBE)
+        known.admin = None
+        return await self._observe(resource, access, known, fields)
+
     async def _observe(
         self, resource: Resource, access: Access, known: KnownDatabase, fields: dict[str, Any]
     ) -> list[Condition]:
@@ -305,14 +327,12 @@ class DatabaseReconciler:
                 for channel in observed
                 if channel.id in counts
             }
-        access.surveyed = surveyed
+        access.surveyed, access.fresh = surveyed, True
         access.next_survey = now + SURVEY_SHARE * self._resync
 
     def _nudge_unsettled(self, database: Resource, access: Access) -> None:
         """Has those settled channels looked at that are not as they were; of the others, nothing is kept."""
         surveyed, access.surveyed = access.surveyed, {}
-        if not surveyed:
-            return
         for channel in self._selection.residents_of(database.key):
             if not self._ledger.is_settled(channel.key):
                 continue
