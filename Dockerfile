@@ -44,6 +44,8 @@ RUN groupadd --gid 65532 bus && useradd --uid 65532 --gid bus --no-create-home -
 COPY --from=dependencies /opt/pgmq-bus /opt/pgmq-bus
 COPY --from=project /project/ /
 ENV PATH=/opt/pgmq-bus/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# glibc: what was needed for a moment, as for a list of thousands of resources, goes back to the system: 20 MiB less.
+ENV MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536
 USER 65532:65532
 WORKDIR /
 ENTRYPOINT ["bus-operator"]

@@ -76,6 +76,9 @@ class Operator:
         self._environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("BUS_", "KUBERNETES_"))
         } | {
+            # As the image has it.
+            "MALLOC_ARENA_MAX": "1",
+            "MALLOC_TRIM_THRESHOLD_": "65536",
             "KUBECONFIG": str(kubeconfig),
             "BUS_OPERATOR_NAMESPACE": RELEASE_NAMESPACE,
             "BUS_POD_NAME": self.name,

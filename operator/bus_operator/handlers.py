@@ -30,6 +30,11 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
     chosen.batching.batch_window = 0.02
+    # Memory, at thousands of resources: a list comes page by page, and the worker that kopf gives to each of them for
+    # an event ends at once, for all that it does is to wake.
+    chosen.watching.chunk_size = 500
+    chosen.queueing.worker_limit = 100
+    chosen.queueing.idle_timeout = 0.1
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 330
     return chosen
