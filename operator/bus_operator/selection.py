@@ -35,9 +35,9 @@ class Selection:
         return await self._default(channel)
 
     async def _existing(self, channel: Resource, key: Key | None, remedy: str) -> Resource:
-        found = self._inventory.databases.get(key) if key else None
+        found = self.existing(key) if key else None
         name = "/".join(key) if key else ""
-        if found is None or found.deleting:
+        if found is None:
             raise SpecError(f"there is no BusDatabase {name}: {remedy}", reason="DatabaseNotFound")
         if not await self._allowed(found, channel.namespace):
             raise SpecError(
