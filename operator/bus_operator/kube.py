@@ -21,6 +21,7 @@ from bus_operator.inventory import Key, Resource, comes_before
 from bus_operator.kube_api import KubeApi, message_of
 from bus_operator.model import GROUP, VERSION, Uid
 from bus_operator.pods import Pod
+from bus_operator.status import timestamp
 
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 FINALIZER = f"{GROUP}/finalizer"
@@ -315,10 +316,8 @@ class Kube:
 
     async def touch(self, resource: Resource) -> Resource | None:
         """Changes nothing but the canary's annotation; the resource as it then is, None when it is gone."""
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return await self._patch(
-            resource, _path(resource.kind, resource.key), {"metadata": {"annotations": {CANARY_ANNOTATION: now}}}
-        )
+        metadata = {"annotations": {CANARY_ANNOTATION: timestamp(datetime.now(UTC))}}
+        return await self._patch(resource, _path(resource.kind, resource.key), {"metadata": metadata})
 
     async def pods_at(self, namespace: str, address: str) -> list[str]:
         """The names of the pods in a namespace that have this IP address: several share their node's."""
@@ -339,7 +338,7 @@ class Kube:
             message: What happened, and what to do.
             once: Ends the Event's name; as long as there is an Event of that name no second one is made.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = timestamp(datetime.now(UTC))
         body = {
             "apiVersion": "v1",
             "kind": "Event",
