@@ -25,6 +25,7 @@ from bus_operator.actions import (
 )
 from bus_operator.catalog import ObservedChannel, ObservedLogin
 from bus_operator.errors import TransientError
+from bus_operator.model import Credentials, parse_duration
 
 MAX_LOGINS = 4
 """Published logins of a channel at most, so that whoever damages a Secret again and again does not fill the server."""
@@ -62,6 +63,14 @@ class RotationRules:
     """How long the login before may be used at most."""
     unused: timedelta = timedelta(minutes=2)
     """How long nobody must be seen to use it before that. Longer than it takes until a new Secret is in all pods."""
+
+    @classmethod
+    def from_spec(cls, spec: Credentials) -> "RotationRules":
+        """What a BusChannel's `spec.credentials` says of them."""
+        return cls(
+            interval=parse_duration(spec.rotation_interval) if spec.rotation_interval is not None else None,
+            overlap=parse_duration(spec.overlap),
+        )
 
 
 @dataclass(frozen=True)

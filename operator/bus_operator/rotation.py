@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from bus_operator import tallies, verification
@@ -12,7 +13,7 @@ from bus_operator.database import Endpoint
 from bus_operator.errors import BusError
 from bus_operator.inventory import Resource
 from bus_operator.kube import Kube
-from bus_operator.model import ChannelSpec, parse_duration
+from bus_operator.model import ChannelSpec
 from bus_operator.plan_credentials import RetiringLogin, RotationRules, is_wanted, next_look, retiring_logins
 from bus_operator.provision import ProvisionedChannel
 from bus_operator.reporting import Reporter
@@ -37,11 +38,9 @@ class Rotation:
     """
 
     def __init__(self, resource: Resource, spec: ChannelSpec, *, unused: timedelta) -> None:
-        interval = spec.credentials.rotation_interval
-        self.rules = RotationRules(
-            interval=parse_duration(interval) if interval is not None else None,
+        self.rules = replace(
+            RotationRules.from_spec(spec.credentials),
             request=hashlib.sha256(resource.rotate.encode()).hexdigest()[:32] if resource.rotate is not None else None,
-            overlap=parse_duration(spec.credentials.overlap),
             unused=unused,
         )
         self._resource = resource

@@ -15,7 +15,7 @@ from bus_operator.cli import bindings
 from bus_operator.cli.manifests import Manifest, Manifests, read_manifests
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, SpecError
-from bus_operator.model import Uid, parse_duration
+from bus_operator.model import Uid
 from bus_operator.plan_credentials import RotationRules
 from bus_operator.roles import IssuedCredential
 from bus_operator.shards import Shards
@@ -111,11 +111,7 @@ async def _apply_channel(where: Shards, channel: Manifest, root: Path | None) ->
         uid=Uid(f"busctl:{channel.namespace}/{channel.name}"),
     )
     last = where.index_of((present or {}).get("database"))
-    interval = channel.spec.credentials.rotation_interval
-    rules = RotationRules(
-        interval=parse_duration(interval) if interval is not None else None,
-        overlap=parse_duration(channel.spec.credentials.overlap),
-    )
+    rules = RotationRules.from_spec(channel.spec.credentials)
     async with shards.placed(where, desired.name, last) as (shard, connection):
 
         def data(credential: IssuedCredential) -> dict[str, str]:
