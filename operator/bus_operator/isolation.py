@@ -11,6 +11,7 @@ import asyncpg
 
 from bus_operator import probes, sql
 from bus_operator.database import APPLICATION_NAME, Endpoint
+from bus_operator.login_session import FAILURES, REFUSALS, log_in
 from bus_operator.probes import Subject, Verdict
 from bus_operator.roles import IssuedCredential
 
@@ -28,29 +29,20 @@ async def find_subject(connection: asyncpg.Connection, channel: str) -> Subject 
 async def verify(endpoint: Endpoint, credential: IssuedCredential, subject: Subject) -> Verdict:
     """Logs in and tries. Never raises for what the server says: it is part of the verdict."""
     try:
-        connection = await asyncpg.connect(
-            host=endpoint.host,
-            port=endpoint.port,
-            user=credential.username,
-            password=credential.password,
-            database=endpoint.database,
-            ssl=endpoint.ssl_mode,
-            timeout=CONNECT_TIMEOUT,
+        connection = await log_in(
+            credential,
+            endpoint,
+            application=APPLICATION_NAME,
+            connect_timeout=CONNECT_TIMEOUT,
             command_timeout=CALL_TIMEOUT,
-            statement_cache_size=0,
-            server_settings={"application_name": APPLICATION_NAME},
         )
-    except (
-        asyncpg.InvalidPasswordError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InsufficientPrivilegeError,
-    ) as exc:
+    except REFUSALS as exc:
         return Verdict(broken=f"its login is refused: {exc}")
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except FAILURES as exc:
         return Verdict(unclear=f"it could not log in: {exc or type(exc).__name__}")
     try:
         return await _try(connection, subject, credential.username)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except FAILURES as exc:
         return Verdict(unclear=f"the attempts were interrupted: {exc or type(exc).__name__}")
     finally:
         connection.terminate()

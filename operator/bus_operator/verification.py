@@ -6,19 +6,13 @@ import asyncpg
 
 from bus_operator.database import CONNECT_TIMEOUT, Endpoint, translate
 from bus_operator.errors import TransientError
+from bus_operator.login_session import FAILURES, REFUSALS, log_in
 from bus_operator.roles import IssuedCredential
 
 APPLICATION_NAME = "pgmq-bus-operator verifying"
 
 CLIENT_TIMEOUT = 3.0
 """Seconds for the address that pods use, which may well be out of the operator's reach."""
-
-_REFUSALS = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidPasswordError,
-    asyncpg.InsufficientPrivilegeError,
-)
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 async def verify(credential: IssuedCredential, server: Endpoint, clients: Endpoint) -> str:
@@ -38,41 +32,31 @@ async def verify(credential: IssuedCredential, server: Endpoint, clients: Endpoi
     """
     with translate(str(server)):
         try:
-            await _log_in(credential, server, CONNECT_TIMEOUT)
-        except _REFUSALS as exc:
+            await _try(credential, server, CONNECT_TIMEOUT)
+        except REFUSALS as exc:
             raise _failed(credential, server, exc, "look at the server's pg_hba.conf and its log") from exc
     if clients == server:
         return f"verified at {server}"
     try:
-        await _log_in(credential, clients, CLIENT_TIMEOUT)
-    except _REFUSALS as exc:
+        await _try(credential, clients, CLIENT_TIMEOUT)
+    except REFUSALS as exc:
         remedy = "a pooler must take logins from the server (PgBouncer: auth_query), not from a list"
         raise _failed(credential, clients, exc, remedy) from exc
-    except _FAILURES:
+    except FAILURES:
         return f"verified at {server}; {clients}, where pods connect, is not reached from here"
     return f"verified at {clients}"
 
 
-async def _log_in(credential: IssuedCredential, endpoint: Endpoint, seconds: float) -> None:
-    connection = await asyncpg.connect(
-        host=endpoint.host,
-        port=endpoint.port,
-        user=credential.username,
-        password=credential.password,
-        database=endpoint.database,
-        ssl=endpoint.ssl_mode,
-        timeout=seconds,
-        command_timeout=seconds,
-        # A pooler in transaction mode has no place for prepared statements.
-        statement_cache_size=0,
-        server_settings={"application_name": APPLICATION_NAME},
+async def _try(credential: IssuedCredential, endpoint: Endpoint, seconds: float) -> None:
+    connection = await log_in(
+        credential, endpoint, application=APPLICATION_NAME, connect_timeout=seconds, command_timeout=seconds
     )
     try:
         # The server's own answer whether it is a member of what may call the functions.
         if not await connection.fetchval("SELECT has_schema_privilege('pgmq_bus_v1', 'USAGE')"):
             raise asyncpg.InsufficientPrivilegeError(f"{credential.username} may not use the bus")
     finally:
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             await connection.close(timeout=seconds)
 
 
