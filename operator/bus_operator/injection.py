@@ -13,13 +13,12 @@ others have changed the pod.
 
 import hashlib
 import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LABEL = "pgmqbus.dev/inject"
-CHANNELS_ANNOTATION = "pgmqbus.dev/channels"
+from bus_operator.pod_requests import MalformedPodError, mapping
+
 INJECTED_ANNOTATION = "pgmqbus.dev/injected"
 """Written by the webhook: the channels that at least one container can read, in the order asked for."""
 
@@ -27,19 +26,12 @@ ADDRESS_VARIABLE = "PGMQ_BUS_ADDRESS"
 """The pod's IP address, where the runtime tells other pods that its doorbell is."""
 ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 DEFAULT_ROOT = "/bindings"
-MAX_CHANNELS = 100
-"""Channels that one pod may ask for: bounds the work that a single admission request can cause."""
 
 _MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _MAX_LABEL = 63
-_BUS_CHANNEL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _READ_ONLY_VOLUMES = ("secret", "configMap", "projected", "downwardAPI")
 
 PatchOperation = dict[str, Any]
-
-
-class MalformedPodError(ValueError):
-    """The object is not a pod: the message has the JSON pointer of the field whose type is wrong."""
 
 
 @dataclass(frozen=True)
@@ -51,49 +43,11 @@ class PodBinding:
 
 
 @dataclass(frozen=True)
-class Request:
-    """The BusChannels that a pod asks for, in order, without duplicates; and what was wrong with asking."""
-
-    channels: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Injection:
     """The patch to apply (empty when nothing is to do) and warnings for whoever creates the pod."""
 
     patch: tuple[PatchOperation, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def requested_channels(pod: Mapping[str, Any]) -> Request:
-    """What the pod's annotation asks for; nothing when the pod is not labelled.
-
-    Raises MalformedPodError when labels or annotations are not what a pod's are.
-    """
-    metadata = _mapping(pod, "metadata", "")
-    if _mapping(metadata, "labels", "/metadata").get(LABEL) != "true":
-        return Request()
-    value = _mapping(metadata, "annotations", "/metadata").get(CHANNELS_ANNOTATION) or ""
-    if not isinstance(value, str):
-        raise MalformedPodError(f"/metadata/annotations: {CHANNELS_ANNOTATION} is not a string")
-
-    asked = list(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
-    if not asked:
-        example = f'{CHANNELS_ANNOTATION}: "orders,audit"'
-        return Request(
-            warnings=(f"label {LABEL} is set but no BusChannel is named: add an annotation such as {example}",)
-        )
-    good = [name for name in asked if _is_bus_channel_name(name)]
-    warnings = []
-    if bad := [name for name in asked if not _is_bus_channel_name(name)]:
-        warnings.append(
-            f"annotation {CHANNELS_ANNOTATION}: skipped {shown(bad)}: a BusChannel name has at most"
-            f" {_MAX_LABEL} lower case letters, digits, '-' and '.'"
-        )
-    if len(good) > MAX_CHANNELS:
-        warnings.append(f"annotation {CHANNELS_ANNOTATION}: only the first {MAX_CHANNELS} of {len(good)} are injected")
-    return Request(tuple(good[:MAX_CHANNELS]), tuple(warnings))
 
 
 def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
@@ -109,7 +63,7 @@ def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
         # The API server refuses a static pod's mirror that refers to Secrets, which would hide the pod.
         return Injection(warnings=("a static pod cannot use Secrets: no bus binding was injected",))
 
-    spec = _mapping(pod, "spec", "")
+    spec = mapping(pod, "spec", "")
     volumes = _Volumes(_mappings(spec, "volumes", "/spec"))
     patch: list[PatchOperation] = []
     warnings: list[str] = []
@@ -133,16 +87,6 @@ def volume_name(channel_name: str) -> str:
     """
     name = f"pgmqbus-{channel_name}"
     return name if "." not in name and len(name) <= _MAX_LABEL else _hashed(name, channel_name)
-
-
-def shown(names: Sequence[str], most: int = 3) -> str:
-    """Names for a warning, quoted and shortened: the API server cuts long warnings."""
-    text = ", ".join(repr(name if len(name) <= 32 else f"{name[:31]}…") for name in names[:most])
-    return text if len(names) <= most else f"{text} and {len(names) - most} more"
-
-
-def _is_bus_channel_name(name: str) -> bool:
-    return len(name) <= _MAX_LABEL and _BUS_CHANNEL_NAME.fullmatch(name) is not None
 
 
 def _hashed(name: str, *identity: str) -> str:
@@ -271,7 +215,7 @@ def _containers(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _injected_annotation(pod: Mapping[str, Any], channels: Sequence[str]) -> list[PatchOperation]:
-    metadata = _mapping(pod, "metadata", "")
+    metadata = mapping(pod, "metadata", "")
     annotations = _annotations(pod)
     value = ",".join(channels)
     if annotations.get(INJECTED_ANNOTATION, "") == value:
@@ -307,16 +251,7 @@ def _escaped(key: str) -> str:
 
 
 def _annotations(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _mapping(_mapping(pod, "metadata", ""), "annotations", "/metadata")
-
-
-def _mapping(parent: Mapping[str, Any], key: str, pointer: str) -> Mapping[str, Any]:
-    value = parent.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise MalformedPodError(f"{pointer}/{key} is not an object")
-    return value
+    return mapping(mapping(pod, "metadata", ""), "annotations", "/metadata")
 
 
 def _mappings(parent: Mapping[str, Any], key: str, pointer: str) -> Sequence[Mapping[str, Any]]:

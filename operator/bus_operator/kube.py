@@ -16,10 +16,10 @@ import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SecretError, SpecError, TransientError
-from bus_operator.injection import LABEL as INJECT_LABEL
 from bus_operator.inventory import Key, Resource, comes_before
 from bus_operator.kube_api import KubeApi, message_of
 from bus_operator.model import GROUP, VERSION, Uid
+from bus_operator.pod_requests import LABEL as INJECT_LABEL
 from bus_operator.pods import Pod
 from bus_operator.status import timestamp
 

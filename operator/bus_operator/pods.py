@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from bus_operator.injection import CHANNELS_ANNOTATION, INJECTED_ANNOTATION, requested_channels, shown
+from bus_operator.injection import INJECTED_ANNOTATION
 from bus_operator.inventory import Key
 from bus_operator.model import Uid
+from bus_operator.pod_requests import CHANNELS_ANNOTATION, requested_channels, shown
 
 GRACE = timedelta(minutes=1)
 """How long a pod may wait for a BusChannel that is created after it, as when both are in one manifest."""

@@ -19,7 +19,8 @@ import orjson
 from aiohttp import web
 
 from bus_operator import naming, tallies
-from bus_operator.injection import MalformedPodError, PodBinding, inject, requested_channels, shown
+from bus_operator.injection import PodBinding, inject
+from bus_operator.pod_requests import MalformedPodError, requested_channels, shown
 
 logger = logging.getLogger(__name__)
 
