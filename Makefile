@@ -44,6 +44,10 @@ test: lint servers cluster-binary  ## Everything CI runs: lint, unit, database, 
 test-fast: setup servers  ## What needs no cluster, on one version of PostgreSQL, in under two minutes
 	$(RUN)/pytest -m "not cluster and not slow" -k "not pg15" $(PARALLEL) $(PYTEST_FLAGS)
 
+.PHONY: test-isolation
+test-isolation: setup servers  ## Attack it: hostile tenants, and what the catalog says
+	$(RUN)/pytest tests/isolation $(PARALLEL) $(PYTEST_FLAGS)
+
 .PHONY: bench-setup
 bench-setup: setup
 	@$(UV) sync --locked --all-extras --group bench --quiet
