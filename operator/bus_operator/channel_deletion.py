@@ -133,11 +133,11 @@ class ChannelDeletion:
             async with usable.slots:
                 if usable.last_resort and self._databases.last_usable(key) is not usable:
                     raise SpecError(f"the server of BusDatabase {'/'.join(key)} cannot be reached")
-                shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"), usable.connect)
-                if shard is None:
-                    return
-                async with usable.connect(shard.admin) as connection:
-                    done = await provision.deprovision(connection, wire_name, resource.uid, policy)
+                last = resource.status.get("shard")
+                async with shards.holding(usable.shards, wire_name, last, usable.connect) as session:
+                    if session is None:
+                        return
+                    done = await provision.deprovision(session, wire_name, resource.uid, policy)
         except (ConnectionFailedError, AuthenticationFailedError) as exc:
             raise self._suspect(key, exc) from exc
         if done is None:

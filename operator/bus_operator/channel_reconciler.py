@@ -16,13 +16,7 @@ from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.channel_progress import Found, Progress, Task
 from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.drift_telling import REPAIRED, tell_repaired
-from bus_operator.errors import (
-    AuthenticationFailedError,
-    BusError,
-    ConnectionFailedError,
-    SecretError,
-    TransientError,
-)
+from bus_operator.errors import BusError, SecretError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube, Secret
 from bus_operator.ledger import Ledger, Surveyed
@@ -192,10 +186,8 @@ class ChannelReconciler:
         if known is not None:
             shard, provisioned = known
         else:
-            try:
+            with self._databases.suspecting(database):
                 shard, provisioned, subject = await self._in_database(task, progress)
-            except (ConnectionFailedError, AuthenticationFailedError) as exc:
-                raise self._databases.suspect(database, exc) from exc
         await self._tell_done(resource, database, wire_name, provisioned)
         progress.provisioned = f"channel {wire_name!r} on {shard}"
         fields["shard"] = shard.index

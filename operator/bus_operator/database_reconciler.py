@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -235,6 +236,14 @@ class DatabaseReconciler:
             access.sessions.drop()
             self._wake(database.kind, database.key)
         return SuspectError(f"{database} is probed: {failure}")
+
+    @contextmanager
+    def suspecting(self, database: Resource) -> Iterator[None]:
+        """For what a channel does in the database. Raises what `suspect` returns when a session there fails."""
+        try:
+            yield
+        except (ConnectionFailedError, AuthenticationFailedError) as exc:
+            raise self.suspect(database, exc) from exc
 
     def last_usable(self, key: Key) -> UsableDatabase | None:
         """How a database was used last, also if its Secret is gone by now, or the BusDatabase since a short time."""

@@ -184,6 +184,22 @@ async def find(shards: Shards, channel: str, last: int | None = None, connect: C
 
 
 @asynccontextmanager
+async def holding(
+    shards: Shards, channel: str, last: int | None = None, connect: Connect = connect
+) -> AsyncIterator[asyncpg.Connection | None]:
+    """A session in the shard that holds the channel with that wire name; None where none does.
+
+    Arguments and errors are those of `find`.
+    """
+    shard = await find(shards, channel, last, connect)
+    if shard is None:
+        yield None
+        return
+    async with connect(shard.admin) as connection:
+        yield connection
+
+
+@asynccontextmanager
 async def placed(
     shards: Shards, channel: str, last: int | None = None, connect: Connect = connect
 ) -> AsyncIterator[tuple[Shard, asyncpg.Connection]]:

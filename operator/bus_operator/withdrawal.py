@@ -4,7 +4,7 @@ import logging
 
 from bus_operator import provision, shards
 from bus_operator.database_reconciler import DatabaseReconciler
-from bus_operator.errors import AuthenticationFailedError, ConnectionFailedError, SpecError
+from bus_operator.errors import SpecError
 from bus_operator.inventory import Resource
 from bus_operator.selection import Selection
 
@@ -39,15 +39,13 @@ class Withdrawal:
             return None
         try:
             usable = self._databases.usable(database, resource)
-            async with usable.slots:
-                shard = await shards.find(usable.shards, wire_name, resource.status.get("shard"), usable.connect)
-                if shard is not None:
-                    async with usable.connect(shard.admin) as connection:
-                        withdrawn = await provision.withdraw(connection, wire_name, resource.uid)
-                    if withdrawn:
-                        logger.warning("%s: %s", resource, ", ".join(map(str, withdrawn)))
-        except (ConnectionFailedError, AuthenticationFailedError) as exc:
-            raise self._databases.suspect(database, exc) from exc
+            with self._databases.suspecting(database):
+                last = resource.status.get("shard")
+                async with usable.slots, shards.holding(usable.shards, wire_name, last, usable.connect) as session:
+                    if session is not None:
+                        withdrawn = await provision.withdraw(session, wire_name, resource.uid)
+                        if withdrawn:
+                            logger.warning("%s: %s", resource, ", ".join(map(str, withdrawn)))
         except SpecError as exc:
             # It has its own retries, and wakes the channel when it is back.
             return f"its logins are dropped as soon as the database can be used: {exc}"
