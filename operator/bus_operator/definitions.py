@@ -19,6 +19,9 @@ from bus_operator.kube_api import KubeApi, message_of
 
 VERSION_ANNOTATION = "pgmqbus.dev/version"
 
+BY_HAND = "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -"
+"""How an administrator brings the definitions up to date."""
+
 FIELD_MANAGER = "pgmq-bus-definitions"
 
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -26,7 +29,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 ESTABLISHED_WITHIN = 60.0
 """Seconds in which the API server serves a definition that it has accepted."""
 
-_COLLECTION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+COLLECTION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 class Outcome(Enum):
@@ -52,15 +55,13 @@ async def upgrade(api: KubeApi, definition: Mapping[str, Any]) -> Outcome:
     """
     name = definition["metadata"]["name"]
     try:
-        present = await api.get(f"{_COLLECTION}/{name}")
+        present = await api.get(f"{COLLECTION}/{name}")
     except ApiException as exc:
         if exc.status == 404:
-            raise SpecError(
-                f"definition {name} is not installed: helm show crds CHART | kubectl apply --server-side -f -"
-            ) from exc
+            raise SpecError(f"definition {name} is not installed. Install it: {BY_HAND}") from exc
         raise TransientError(f"definition {name} cannot be read: {message_of(exc)}") from exc
     _require_upgrade(name, definition, present)
-    path = f"{_COLLECTION}/{name}?fieldManager={FIELD_MANAGER}&force=true"
+    path = f"{COLLECTION}/{name}?fieldManager={FIELD_MANAGER}&force=true"
     try:
         # What the API server would make of it, defaults included.
         if _same(present, await api.patch(f"{path}&dryRun=All", definition, content_type=APPLY_PATCH)):
@@ -73,11 +74,12 @@ async def upgrade(api: KubeApi, definition: Mapping[str, Any]) -> Outcome:
 
 
 def _require_upgrade(name: str, definition: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    ours, theirs = _version(definition), _version(present)
+    ours, theirs = version_of(definition), version_of(present)
     if theirs > ours:
         raise SpecError(
-            f"definition {name} is of version {_text(theirs)}, newer than {_text(ours)}: it stays, since fields that"
-            " are in use would be lost. Upgrade the chart, or set crds.upgrade=false to go back all the same",
+            f"definition {name} is of version {version_text(theirs)}, newer than {version_text(ours)}: it stays, since"
+            " fields that are in use would be lost. Upgrade the chart, or set crds.upgrade=false to go back all the"
+            " same",
             reason="DefinitionTooNew",
         )
     served = {version["name"] for version in definition["spec"]["versions"]}
@@ -90,25 +92,30 @@ def _require_upgrade(name: str, definition: Mapping[str, Any], present: Mapping[
         )
 
 
-def _version(definition: Mapping[str, Any]) -> tuple[int, ...]:
-    """Without an annotation: from before there was one."""
-    text = (definition["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, "0")
+def version_of(definition: Mapping[str, Any]) -> tuple[int, ...]:
+    """The version that a definition came with; without an annotation it is from before there was one, which is (0,)."""
+    return parse_version((definition["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, "0"))
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """A version as it can be compared."""
     return tuple(int(part) for part in text.partition("-")[0].split(".") if part.isdecimal())
 
 
-def _text(version: tuple[int, ...]) -> str:
+def version_text(version: tuple[int, ...]) -> str:
+    """The same as people write it."""
     return ".".join(map(str, version))
 
 
 def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return bool(before["spec"] == after["spec"] and _version(before) == _version(after))
+    return bool(before["spec"] == after["spec"] and version_of(before) == version_of(after))
 
 
 async def _wait_until_served(api: KubeApi, name: str) -> None:
     try:
         async with asyncio.timeout(ESTABLISHED_WITHIN):
             while True:
-                present = await api.get(f"{_COLLECTION}/{name}")
+                present = await api.get(f"{COLLECTION}/{name}")
                 conditions = {item["type"]: item["status"] for item in present.get("status", {}).get("conditions", ())}
                 if conditions.get("Established") == conditions.get("NamesAccepted") == "True":
                     return

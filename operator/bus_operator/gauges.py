@@ -4,13 +4,18 @@ from collections.abc import Iterator
 
 from bus_operator.canary import Canary
 from bus_operator.controller import PURPOSES, Controller
+from bus_operator.definition_age import DefinitionAge
 from bus_operator.election import Elector
 from bus_operator.metrics import Gauge
 from bus_operator.serving_certificates import ServingCertificate
 
 
 def of_operator(
-    controller: Controller, elector: Elector, canary: Canary, certificate: ServingCertificate
+    controller: Controller,
+    elector: Elector,
+    canary: Canary,
+    certificate: ServingCertificate,
+    definitions: DefinitionAge,
 ) -> list[Gauge]:
     """The gauges of a running operator."""
 
@@ -43,6 +48,9 @@ def of_operator(
         if (expires := certificate.expires) is not None:
             yield (), expires.timestamp()
 
+    def outdated() -> Iterator[tuple[tuple[str], float]]:
+        return (((name,), float(older)) for name, older in definitions.outdated.items())
+
     return [
         Gauge("pgmq_bus_leader", "Whether this replica holds the Lease and reconciles.", (), leader),
         Gauge("pgmq_bus_watch_deaf", "Whether a watch delivers nothing any more.", (), deaf),
@@ -71,5 +79,11 @@ def of_operator(
             "Until when the webhook's certificate is valid, in Unix time.",
             (),
             certificate_expiry,
+        ),
+        Gauge(
+            "pgmq_bus_definition_outdated",
+            "Whether the cluster's resource definition is older than this operator, or not installed.",
+            ("definition",),
+            outdated,
         ),
     ]

@@ -24,6 +24,7 @@ from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bund
 from bus_operator.certificates import service_names
 from bus_operator.channel_metrics import ChannelMetrics
 from bus_operator.controller import Controller
+from bus_operator.definition_age import DefinitionAge
 from bus_operator.election import Elector, FencedApi
 from bus_operator.errors import BusError, StartError
 from bus_operator.health import HealthServer
@@ -77,6 +78,7 @@ class Operator:
             interval=settings.canary_seconds,
             namespaces=settings.namespaces,
         )
+        self._definitions = DefinitionAge(api)
         self._certificate: ServingCertificate
         if settings.webhook_cert_dir is not None:
             self._certificate = FileCertificates(Path(settings.webhook_cert_dir))
@@ -91,7 +93,8 @@ class Operator:
             self._controller.inventory, lambda: self._controller.surveys, limit=settings.metrics_max_channels
         )
         self._metrics = MetricsServer(
-            gauges.of_operator(self._controller, self._elector, self._canary, self._certificate), [channels.families]
+            gauges.of_operator(self._controller, self._elector, self._canary, self._certificate, self._definitions),
+            [channels.families],
         )
 
     async def run(self) -> None:
@@ -109,6 +112,7 @@ class Operator:
             asyncio.create_task(self._controller.run()),
             asyncio.create_task(self._stand_for_election()),
             asyncio.create_task(self._canary.run()),
+            asyncio.create_task(self._definitions.run()),
             asyncio.create_task(self._serve_webhook()),
         ]
         watching = asyncio.create_task(self._watch(stop, end_watching))

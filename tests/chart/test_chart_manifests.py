@@ -302,6 +302,12 @@ def rules(manifests: Any, kind: str, name: str) -> list[tuple[str, str, str, str
     ]
 
 
+DEFINITIONS = {
+    ("apiextensions.k8s.io", "customresourcedefinitions", f"{plural}.pgmqbus.dev", "get")
+    for plural in ("buschannels", "busdatabases")
+}
+
+
 def test_cluster_wide_rights(render: Render) -> None:
     bus = [
         ("pgmqbus.dev", r, "*", v) for r in ("busdatabases", "buschannels") for v in ("get", "list", "watch", "patch")
@@ -315,6 +321,7 @@ def test_cluster_wide_rights(render: Render) -> None:
         ("", "pods", "*", "list"),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "get"),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "patch"),
+        *DEFINITIONS,
     }
 
 
@@ -408,6 +415,7 @@ def test_scope(render: Render) -> None:
         ("", "namespaces", "kube-system", "get"),
         (*own, "get"),
         (*own, "patch"),
+        *DEFINITIONS,
     }
     for name in ("bus-pgmq-bus", "bus-pgmq-bus-uninstall"):
         for kind in ("Role", "RoleBinding"):

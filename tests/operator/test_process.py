@@ -2,12 +2,14 @@
 
 import json
 import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from control_plane import wait_until
 from operator_process import Operator, free_port
 from operator_world import Namespace, World
+from scraping import wait_for
 
 PORTS = ("BUS_HEALTH_PORT", "BUS_WEBHOOK_PORT", "BUS_METRICS_PORT")
 
@@ -64,6 +66,25 @@ def test_it_waits_for_an_api_server_that_is_not_there(operator: Operator, tmp_pa
     assert status == 0
     assert seconds < 10
     assert "Traceback" not in lonely.log
+
+
+def test_definitions_that_were_left_behind(world: World) -> None:
+    """As after `helm upgrade --no-hooks`, with the rights of the chart: it works all the same, and says so."""
+    operator, name = world.operator, "buschannels.pgmqbus.dev"
+    metric = "pgmq_bus_definition_outdated"
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+    world.kube.patch(path, {"metadata": {"annotations": {"pgmqbus.dev/version": "0.0.9"}}})
+    try:
+        operator.terminate()
+        operator.start()
+        wait_for(operator, 1, metric, definition=name)
+        wait_for(operator, 0, metric, definition="busdatabases.pgmqbus.dev")
+    finally:
+        world.kube.install_definitions()
+    (line,) = (json.loads(line) for line in operator.log.splitlines() if "older than the" in line)
+    assert line["level"] == "warning"
+    assert f"definition {name} is of version 0.0.9, older than the {version('pgmq-bus')}" in line["msg"]
+    assert "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -" in line["msg"]
 
 
 async def test_no_secret_reaches_the_log(world: World, namespace: Namespace, operator: Operator) -> None:
