@@ -37,12 +37,6 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 LABELS_INTERVAL = 5.0
 """Seconds between two looks at the labels of namespaces that cannot be watched."""
 
-RESOURCES_PER_PAGE = 500
-"""A page of statuses is a megabyte or two, and held for a moment."""
-
-PODS_PER_PAGE = 500
-"""About a megabyte of metadata."""
-
 
 class Subject(Protocol):
     """What an Event can be about."""
@@ -202,25 +196,18 @@ class Kube:
         Its version is that of the first page, which is the oldest where there are several namespaces.
         """
         version, resources = "", []
-        for scope in self._scopes:
-            query = {"limit": str(RESOURCES_PER_PAGE)}
-            while True:
-                with _translated(f"the list of {PLURALS[kind]}"):
-                    path = f"/apis/{GROUP}/{VERSION}/{scope}{PLURALS[kind]}?{urlencode(query)}"
-                    page = await self._api.get(path)
-                version = version or page["metadata"]["resourceVersion"]
-                # The items of a list come without their kind.
-                resources += [Resource.from_body(item | {"kind": kind}) for item in page["items"]]
-                following = page["metadata"].get("continue")
-                if not following:
-                    break
-                query["continue"] = following
+        with _translated(f"the list of {PLURALS[kind]}"):
+            for namespace in self._scopes:
+                async for page in self._api.pages(collection(PLURALS[kind], namespace)):
+                    version = version or page["metadata"]["resourceVersion"]
+                    # The items of a list come without their kind.
+                    resources += [Resource.from_body(item | {"kind": kind}) for item in page["items"]]
         return Listing(version, resources)
 
     @property
-    def _scopes(self) -> list[str]:
-        """What comes before the plural in the paths of the collections that are listed."""
-        return [f"namespaces/{name}/" for name in self.namespaces] or [""]
+    def _scopes(self) -> tuple[str | None, ...]:
+        """The namespaces whose collections are listed; None stands for all of them."""
+        return self.namespaces or (None,)
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """The Secret, or None when there is none. Raises SecretError when it may not be read."""
@@ -303,16 +290,12 @@ class Kube:
 
     async def asking_pods(self) -> AsyncIterator[Pod]:
         """The pods that ask for bindings: their metadata only, page by page, so that no more is ever held."""
-        for scope in self._scopes:
-            query = {"labelSelector": f"{INJECT_LABEL}=true", "limit": str(PODS_PER_PAGE)}
-            following: str | None = ""
-            while following is not None:
-                with _translated("the list of pods"):
-                    page = await self._api.get(f"/api/v1/{scope}pods?{urlencode(query)}", accept=METADATA_LIST)
-                for item in page["items"] or ():
-                    yield Pod.from_body(item)
-                following = page["metadata"].get("continue") or None
-                query["continue"] = following or ""
+        with _translated("the list of pods"):
+            for namespace in self._scopes:
+                path = collection("pods", namespace, api="/api/v1")
+                async for page in self._api.pages(path, label_selector=f"{INJECT_LABEL}=true", accept=METADATA_LIST):
+                    for item in page["items"] or ():
+                        yield Pod.from_body(item)
 
     async def touch(self, resource: Resource) -> Resource | None:
         """Changes nothing but the canary's annotation; the resource as it then is, None when it is gone."""
@@ -388,9 +371,14 @@ class Kube:
         )
 
 
+def collection(plural: str, namespace: str | None, *, api: str = f"/apis/{GROUP}/{VERSION}") -> str:
+    """The path of what there is of a kind, in one namespace or in all."""
+    return f"{api}/namespaces/{namespace}/{plural}" if namespace else f"{api}/{plural}"
+
+
 def _path(kind: str, key: Key) -> str:
     namespace, name = key
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURALS[kind]}/{name}"
+    return f"{collection(PLURALS[kind], namespace)}/{name}"
 
 
 def owner_reference(owner: Resource) -> dict[str, Any]:

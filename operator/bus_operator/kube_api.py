@@ -25,6 +25,9 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 TIMEOUT = 30.0
 """Seconds for a request that is no watch."""
 
+PAGE = 500
+"""Objects of a list that are read at a time: a megabyte or two, held for a moment."""
+
 AT_ONCE = 16
 """Requests of one `KubeApi` that are made at once, watches not counted. More would wait in the API server, each with a
 connection of its own, whose buffers take a third of a megabyte here."""
@@ -57,6 +60,24 @@ class KubeApi:
     async def get(self, path: str, *, accept: str = JSON) -> dict[str, Any]:
         """An object, or a list; `accept` may ask for part of it."""
         return await self._request("GET", path, accept=accept)
+
+    async def pages(
+        self, path: str, *, label_selector: str | None = None, accept: str = JSON
+    ) -> AsyncIterator[dict[str, Any]]:
+        """A list, a page at a time.
+
+        Raises ApiException with the status 410 when it took so long that the API server has forgotten how it went on.
+        """
+        query = {"limit": str(PAGE)}
+        if label_selector is not None:
+            query["labelSelector"] = label_selector
+        while True:
+            page = await self.get(f"{path}?{urlencode(query)}", accept=accept)
+            yield page
+            following = page["metadata"].get("continue")
+            if not following:
+                return
+            query["continue"] = following
 
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Posts to a collection; the object as it then is."""

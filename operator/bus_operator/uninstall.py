@@ -2,18 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import TransientError
 from bus_operator.inventory import Resource
-from bus_operator.kube import FINALIZER, PLURALS, Kube
+from bus_operator.kube import FINALIZER, PLURALS, Kube, collection
 from bus_operator.kube_api import KubeApi, message_of
-from bus_operator.model import GROUP, VERSION
-
-PAGE = 500
-"""BusChannels that are read at a time."""
 
 ATTEMPTS = 5
 """How often one is read again because somebody changed it meanwhile."""
@@ -59,26 +54,21 @@ class FinalizerRelease:
         return result
 
     async def _channels(self, namespace: str | None) -> AsyncIterator[Resource]:
-        scope = f"namespaces/{namespace}/" if namespace else ""
-        query = {"limit": str(PAGE)}
         while True:
-            path = f"/apis/{GROUP}/{VERSION}/{scope}{PLURALS['BusChannel']}?{urlencode(query)}"
+            begun = False
             try:
-                page = await self._api.get(path)
+                async for page in self._api.pages(collection(PLURALS["BusChannel"], namespace)):
+                    begun = True
+                    for item in page["items"]:
+                        yield Resource.from_body(item | {"kind": "BusChannel"})
+                return
             except ApiException as exc:
                 if exc.status == 404:
                     # The definitions are gone, and with them every BusChannel.
                     return
-                if exc.status == 410 and "continue" in query:
-                    # The list took so long that its snapshot is gone; what was released is not worth a second look.
-                    del query["continue"]
-                    continue
-                raise
-            for item in page["items"]:
-                yield Resource.from_body(item | {"kind": "BusChannel"})
-            if not page["metadata"].get("continue"):
-                return
-            query["continue"] = page["metadata"]["continue"]
+                if exc.status != 410 or not begun:
+                    raise
+                # From the start again: what was released is not worth a second look.
 
     async def _release(self, channel: Resource) -> None:
         current: Resource | None = channel
