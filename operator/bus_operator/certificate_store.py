@@ -12,7 +12,7 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import TransientError
-from bus_operator.kube_api import STRATEGIC_PATCH, KubeApi
+from bus_operator.kube_api import STRATEGIC_PATCH, KubeApi, unless_missing
 from bus_operator.serving_certificates import StoreConflictError
 
 logger = logging.getLogger(__name__)
@@ -31,12 +31,9 @@ class KubernetesSecretStore:
 
     async def read(self) -> tuple[Mapping[str, bytes], str] | None:
         """The decoded data and the resourceVersion; None when there is no Secret."""
-        try:
-            secret = await self._api.get(f"{self._collection}/{self._name}")
-        except ApiException as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+        secret = await unless_missing(self._api.get(f"{self._collection}/{self._name}"))
+        if secret is None:
+            return None
         data = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
         return data, secret["metadata"]["resourceVersion"]
 

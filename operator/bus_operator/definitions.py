@@ -15,7 +15,7 @@ import yaml
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SpecError, TransientError
-from bus_operator.kube_api import KubeApi, message_of
+from bus_operator.kube_api import KubeApi, message_of, unless_missing
 
 VERSION_ANNOTATION = "pgmqbus.dev/version"
 
@@ -55,11 +55,11 @@ async def upgrade(api: KubeApi, definition: Mapping[str, Any]) -> Outcome:
     """
     name = definition["metadata"]["name"]
     try:
-        present = await api.get(f"{COLLECTION}/{name}")
+        present = await unless_missing(api.get(f"{COLLECTION}/{name}"))
     except ApiException as exc:
-        if exc.status == 404:
-            raise SpecError(f"definition {name} is not installed. Install it: {BY_HAND}") from exc
         raise TransientError(f"definition {name} cannot be read: {message_of(exc)}") from exc
+    if present is None:
+        raise SpecError(f"definition {name} is not installed. Install it: {BY_HAND}")
     _require_upgrade(name, definition, present)
     path = f"{COLLECTION}/{name}?fieldManager={FIELD_MANAGER}&force=true"
     try:

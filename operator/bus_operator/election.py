@@ -24,7 +24,7 @@ import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import TransientError
-from bus_operator.kube_api import KubeApi, message_of
+from bus_operator.kube_api import KubeApi, message_of, unless_missing
 
 logger = logging.getLogger(__name__)
 
@@ -253,12 +253,8 @@ class Elector:
         return min(pause, max(expiry, PAUSE))
 
     async def _read(self) -> _Record | None:
-        try:
-            return _Record.from_body(await self._api.get(f"{self._collection}/{self._name}"))
-        except ApiException as exc:
-            if exc.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+        found = await unless_missing(self._api.get(f"{self._collection}/{self._name}"))
+        return _Record.from_body(found) if found is not None else None
 
     async def _write(self, record: _Record | None, begun: float, *, acquired: bool = False) -> None:
         """Makes the Lease ours from `begun` on. An ApiException with CONFLICT: another was faster."""

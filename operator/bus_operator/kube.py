@@ -17,7 +17,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SecretError, SpecError, TransientError
 from bus_operator.inventory import Key, Resource, comes_before
-from bus_operator.kube_api import KubeApi, message_of
+from bus_operator.kube_api import KubeApi, message_of, unless_missing
 from bus_operator.model import GROUP, VERSION, Uid
 from bus_operator.pod_requests import LABEL as INJECT_LABEL
 from bus_operator.pods import Pod
@@ -182,13 +182,9 @@ class Kube:
 
     async def read_resource(self, kind: str, key: Key) -> Resource | None:
         """A BusDatabase or BusChannel, or None when there is none."""
-        try:
-            with _translated(f"{kind} {'/'.join(key)}"):
-                return Resource.from_body(await self._api.get(_path(kind, key)))
-        except ApiException as exc:
-            if exc.status == 404:
-                return None
-            raise
+        with _translated(f"{kind} {'/'.join(key)}"):
+            found = await unless_missing(self._api.get(_path(kind, key)))
+        return Resource.from_body(found) if found is not None else None
 
     async def list_resources(self, kind: str) -> "Listing":
         """All resources of a kind that are watched, read page by page.
@@ -211,13 +207,9 @@ class Kube:
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """The Secret, or None when there is none. Raises SecretError when it may not be read."""
-        try:
-            with self._secret_access(namespace, name):
-                return Secret.from_body(await self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}"))
-        except ApiException as exc:
-            if exc.status == 404:
-                return None
-            raise
+        with self._secret_access(namespace, name):
+            found = await unless_missing(self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}"))
+        return Secret.from_body(found) if found is not None else None
 
     async def write_binding(self, owner: Resource, name: str, data: Mapping[str, str]) -> str:
         """Creates or updates the binding's Secret; its version then.
@@ -351,13 +343,9 @@ class Kube:
                 raise
 
     async def _patch(self, resource: Resource, path: str, body: Mapping[str, Any]) -> Resource | None:
-        try:
-            with _translated(str(resource)):
-                return Resource.from_body(await self._api.patch(path, body))
-        except ApiException as exc:
-            if exc.status == 404:
-                return None
-            raise
+        with _translated(str(resource)):
+            patched = await unless_missing(self._api.patch(path, body))
+        return Resource.from_body(patched) if patched is not None else None
 
     def _secret_access(self, namespace: str, name: str) -> "_translated":
         account_namespace, account = self._service_account

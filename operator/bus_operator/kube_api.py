@@ -5,7 +5,7 @@ Its typed models are left out: importing those of the core API takes two seconds
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -144,6 +144,16 @@ class KubeApi:
         finally:
             tallies.requested(method, status)
         return response
+
+
+async def unless_missing(request: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The answer to a request; None when it is that there is no such object."""
+    try:
+        return await request
+    except ApiException as exc:
+        if exc.status == 404:
+            return None
+        raise
 
 
 def _require_success(status: int, reason: str, text: bytes) -> None:
