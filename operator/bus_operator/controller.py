@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from bus_operator import surveys, tallies
+from bus_operator import tallies
 from bus_operator.binding_audit import BindingAudit
 from bus_operator.breaker import VerdictPendingError
 from bus_operator.database_reconciler import DatabaseState
@@ -194,10 +194,12 @@ class _Term:
         self.queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
         self._kube = kube
         self._inventory = inventory
+        self.surveys = Surveys(resync=resync)
         self._reconciler = Reconciler(
             kube,
             inventory,
             wake=self._wake,
+            record_survey=self.surveys.record,
             resync=resync,
             credential_unused=credential_unused,
             verification_interval=verification_interval,
@@ -205,7 +207,6 @@ class _Term:
         self._unseen = {Item("BusChannel", key) for key in inventory.channels}
         self._started = asyncio.get_running_loop().time()
         self.databases = self._reconciler.databases
-        self.surveys = Surveys(self.databases.usable_now, interval=min(resync, surveys.INTERVAL))
         self.binding_audit = BindingAudit(kube, inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 
@@ -218,7 +219,7 @@ class _Term:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.queue.run())
                 group.create_task(self.binding_audit.run())
-                group.create_task(self.surveys.run())
+                group.create_task(self.surveys.run(self.databases.usable_now))
                 group.create_task(self._reconciler.follow_namespaces())
                 group.create_task(self._reconciler.schedule.run())
         finally:

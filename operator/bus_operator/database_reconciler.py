@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from bus_operator import catalog, shards, tallies
 from bus_operator.binding_watch import BindingWatch
 from bus_operator.breaker import Breaker, SuspectError
-from bus_operator.catalog import ChannelCounts
+from bus_operator.catalog import ChannelCounts, ChannelUsage
 from bus_operator.database import AdminConnection, Connect, connect, end_silent_sessions
 from bus_operator.drift_telling import DriftTeller, require_repaired
 from bus_operator.errors import (
@@ -45,6 +46,9 @@ REMEMBERED = 60.0
 
 SECOND_PROBE = 1.0
 """Seconds until a database that was well and refuses connections is asked once more, before it counts as down."""
+
+RecordSurvey = Callable[[Key, Mapping[int, Sequence[ChannelUsage]], float], None]
+"""Takes what was read in the shards of a database, and when that began by the monotonic clock."""
 
 
 @dataclass
@@ -117,6 +121,7 @@ class DatabaseReconciler:
         bindings: Whose Secrets are watched.
         wake: Asks for a resource to be reconciled soon, whatever is known of it.
         nudge: The same for a channel that may be settled.
+        record_survey: Takes how the channels are used.
         resync: Seconds between two surveys.
     """
 
@@ -132,6 +137,7 @@ class DatabaseReconciler:
         bindings: BindingWatch,
         wake: Wake,
         nudge: Wake,
+        record_survey: RecordSurvey,
         resync: float,
     ) -> None:
         self._kube = kube
@@ -142,6 +148,7 @@ class DatabaseReconciler:
         self._bindings = bindings
         self._wake = wake
         self._nudge = nudge
+        self._record_survey = record_survey
         self._resync = resync
         self._drift = drift
         self._access: dict[Key, Access] = {}
@@ -300,7 +307,7 @@ class DatabaseReconciler:
             logger.info("%s: %s: %s", resource, shard, ", ".join(map(str, actions)))
         await self._drift.tell(resource, report.drift)
         known.shards, known.clients, known.repaired = report.shards, spec.client_endpoint, bool(report.done)
-        await self._survey(access, known)
+        await self._survey(resource.key, access, known)
         fields |= {
             # Without what distributions append, "15.18 (Debian 15.18-0+deb12u1)".
             "serverVersion": report.observed.server_version.split()[0],
@@ -317,25 +324,28 @@ class DatabaseReconciler:
             Condition.true("Installed", "Installed", f"schema version {report.observed.schema_version}"),
         ]
 
-    async def _survey(self, access: Access, known: KnownDatabase) -> None:
+    async def _survey(self, key: Key, access: Access, known: KnownDatabase) -> None:
         """Reads all channels, if that is due."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if known.shards is None or (now < access.next_survey and not known.changed_since(access.known)):
             return
         surveyed: dict[str, Surveyed] = {}
+        by_shard: dict[int, Sequence[ChannelUsage]] = {}
         for shard in known.shards.usable:
             try:
                 async with access.sessions.session(shard.admin) as connection:
-                    counts = {item.id: item.counts for item in await catalog.survey(connection)}
+                    usages = by_shard[shard.index] = await catalog.survey(connection)
                     observed = await catalog.observe_channels(connection)
             except ConnectionFailedError:
                 known.shards = None
                 raise
+            counts = {item.id: item.counts for item in usages}
             surveyed |= {
                 channel.name: Surveyed(shard.index, channel, counts[channel.id])
                 for channel in observed
                 if channel.id in counts
             }
+        self._record_survey(key, by_shard, now)
         access.surveyed, access.fresh = surveyed, True
         access.next_survey = now + SURVEY_SHARE * self._resync
 

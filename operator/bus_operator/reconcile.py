@@ -10,7 +10,7 @@ from datetime import timedelta
 from bus_operator.binding_watch import BindingWatch
 from bus_operator.channel_deletion import ChannelDeletion
 from bus_operator.channel_reconciler import ChannelReconciler
-from bus_operator.database_reconciler import DatabaseReconciler
+from bus_operator.database_reconciler import DatabaseReconciler, RecordSurvey
 from bus_operator.drift_telling import DriftTeller
 from bus_operator.inventory import Inventory, Key
 from bus_operator.kube import Kube
@@ -30,6 +30,7 @@ class Reconciler:
         kube: The Kubernetes API.
         inventory: What the watches saw.
         wake: Asks for a resource to be reconciled soon.
+        record_survey: Takes how the channels of a database are used.
         resync: Seconds after which everything is looked at again.
         credential_unused: How long nobody must be seen to use replaced credentials before they end.
         verification_interval: Seconds between two verifications of a channel's isolation.
@@ -41,6 +42,7 @@ class Reconciler:
         inventory: Inventory,
         *,
         wake: Wake,
+        record_survey: RecordSurvey,
         resync: float,
         credential_unused: timedelta,
         verification_interval: float,
@@ -77,6 +79,7 @@ class Reconciler:
             bindings=bindings,
             wake=wake,
             nudge=nudge,
+            record_survey=record_survey,
             resync=resync,
         )
         self._pending = PendingDeletions(

@@ -1,11 +1,13 @@
-"""How the channels are used, looked at once a minute: one statement for all channels of a database.
+"""How the channels are used: what the last survey of each database read, for the metrics.
 
-Only metrics need it. A database that hangs delays nobody: each has a look of its own, and no second one before the
-first has ended.
+A BusDatabase's reconciliation surveys it each resync, and hands over what it read. Only where that is less than once
+a minute, it is looked at from here. A database that hangs delays nobody: each has a look of its own, and no second one
+before the first has ended.
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +21,13 @@ from bus_operator.inventory import Key
 logger = logging.getLogger(__name__)
 
 INTERVAL = 60.0
-"""Seconds between two looks."""
+"""Seconds between two surveys; less where the resync is shorter."""
 
 ROUND = 5.0
 """Seconds after which it is asked again whose turn it is: a database that has just come is not left for a minute."""
+
+PATIENCE = 2
+"""Intervals for which a resync's survey is waited for: one out of turn may put off the next by nearly one."""
 
 OUTDATED = 3
 """Intervals after which what was seen says nothing any more."""
@@ -86,20 +91,14 @@ class Surveys:
     """The last survey of each database.
 
     Args:
-        usable: The databases that can be looked at now.
-        interval: Seconds between two looks at one.
+        resync: Seconds after which somebody else records a survey.
         clock: Seconds that only grow.
     """
 
-    def __init__(
-        self,
-        usable: Callable[[], Iterable[tuple[Key, UsableDatabase]]],
-        *,
-        interval: float = INTERVAL,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._usable = usable
-        self._interval = interval
+    def __init__(self, *, resync: float = INTERVAL, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = min(max(resync, ROUND), INTERVAL)
+        # Where it is done here, half a round early: else it would be late by most of one.
+        self._patience = PATIENCE * self._interval if resync <= INTERVAL else INTERVAL - ROUND / 2
         self._clock = clock
         self._last: dict[Key, Survey] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
@@ -122,22 +121,26 @@ class Surveys:
         there = set(databases)
         self._last = {key: survey for key, survey in self._last.items() if key in there}
 
-    async def run(self) -> None:
-        """Looks again and again, until it is cancelled."""
+    async def run(self, usable: Callable[[], Iterable[tuple[Key, UsableDatabase]]]) -> None:
+        """Looks where nobody else does, until it is cancelled.
+
+        Args:
+            usable: The databases that can be looked at now.
+        """
         async with asyncio.TaskGroup() as group:
             while True:
                 self._running = {key: task for key, task in self._running.items() if not task.done()}
-                for key, database in self._usable():
+                for key, database in usable():
                     if key not in self._running and self._is_due(key):
                         self._running[key] = group.create_task(self._look(key, database))
-                await asyncio.sleep(min(self._interval, ROUND))
+                await asyncio.sleep(ROUND)
 
     def _is_due(self, database: Key) -> bool:
         last = self._last.get(database)
-        # Half a round early: else it would be late by most of one.
-        return last is None or self._clock() >= last.at + self._interval - ROUND / 2
+        return last is None or self._clock() >= last.at + self._patience
 
     async def _look(self, key: Key, database: UsableDatabase) -> None:
+        began = self._clock()
         by_shard = {}
         try:
             for shard in database.shards.usable:
@@ -150,10 +153,21 @@ class Surveys:
         except Exception:  # a defect: it costs some metrics, and nothing else
             logger.exception("BusDatabase %s/%s was not surveyed", *key)
             return
-        self.record(key, by_shard)
+        self.record(key, by_shard, began)
 
-    def record(self, database: Key, by_shard: Mapping[int, Sequence[ChannelUsage]]) -> None:
-        """Takes what was seen in the shards of a database."""
+    def record(self, database: Key, by_shard: Mapping[int, Sequence[ChannelUsage]], began: float = math.inf) -> None:
+        """Takes what was read in the shards of a database.
+
+        Args:
+            database: Which.
+            by_shard: All channels of each shard, by its index.
+            began: When reading began, by the monotonic clock; by default just now.
+        """
         before = self._last.get(database)
         now = self._clock()
-        self._last[database] = before.followed_by(now, by_shard) if before else Survey(now, by_shard, Totals())
+        if before is None:
+            self._last[database] = Survey(now, by_shard, Totals())
+        elif began >= before.at:
+            # Of two that were read at the same time the first counts: older numbers after newer ones would look like
+            # those of channels that began anew.
+            self._last[database] = before.followed_by(now, by_shard)

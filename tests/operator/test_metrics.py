@@ -1,13 +1,18 @@
 """The metrics of the real operator are true: scraped as Prometheus does it, while things happen."""
 
 import asyncio
+import itertools
 import re
 import time
 
 import postgres
-from control_plane import ROOT
+from control_plane import ROOT, wait_until
+from operator_process import RESYNC_SECONDS
 from operator_world import Namespace, World
 from scraping import scrape, scrape_text, value, wait_for
+
+from bus_operator import sql
+from bus_operator.surveys import ROUND
 
 
 async def test_channels(world: World, namespace: Namespace) -> None:
@@ -69,6 +74,32 @@ async def test_a_database_that_is_down(world: World, namespace: Namespace, fragi
     assert (value(operator, "pgmq_bus_reconciles_total", kind="BusDatabase", outcome="retry") or 0) > 0
     fragile_server.start()
     await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_up", database=main)
+
+
+async def test_no_channel_is_surveyed_twice(world: World, namespace: Namespace) -> None:
+    """The survey by which a resync finds what has changed is the one that the metrics are made of."""
+    database = await world.postgres()
+    begun = len(world.server.log)
+    namespace.database(database.dsn)
+    await asyncio.to_thread(namespace.channel().wait_ready)
+    looks = {_first_line("end_silent_sessions"): "resync", _first_line("survey"): "survey"}
+    statement = re.compile(rf"LOG:  execute [^:]+: ({'|'.join(map(re.escape, looks))})")
+
+    def order() -> list[str]:
+        return [looks[line] for line in statement.findall(world.server.log[begun:])]
+
+    def resyncs_longer_than_a_round() -> bool:
+        return order().count("resync") > 2 * ROUND / RESYNC_SECONDS
+
+    await asyncio.to_thread(wait_until, resyncs_longer_than_a_round, "it is looked at again and again", 60)
+    found = order()
+    assert found.count("survey") > ROUND / RESYNC_SECONDS
+    assert ("survey", "survey") not in itertools.pairwise(found), found
+    assert value(world.operator, "pgmq_bus_database_channels", database=f"{namespace.name}/main") == 1
+
+
+def _first_line(query: str) -> str:
+    return sql.query(query).splitlines()[0]
 
 
 async def test_no_secret_and_no_wire_name(world: World, namespace: Namespace) -> None:

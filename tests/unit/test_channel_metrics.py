@@ -45,7 +45,7 @@ class World:
         self.inventory = Inventory()
         for resource in (database(), *channels):
             self.inventory.put(resource)
-        self.surveys = Surveys(lambda: ())
+        self.surveys = Surveys()
         self.metrics = ChannelMetrics(self.inventory, lambda: self.surveys, limit=limit)
 
     async def scrape(self) -> dict[str, Metric]:
