@@ -4,7 +4,8 @@ The format is that of pipecat-ai 1.14 (`pipecat.bus.serializers.json`): a typed 
 `{"__type__": tag, "__data__": ...}`, where the data of a dataclass or pydantic model is an object of its
 fields without those that are None, of an enum its member name, of bytes their base64. Enums that are
 also strings or numbers travel as those. Unlike the reference, only registered types are built
-(see `registry.py`), and a value that cannot be written is an error rather than a silently missing field.
+(see `registry.py`), a value that cannot be written is an error rather than a silently missing field, and
+so is a dictionary that would arrive as something else. A None travels where leaving it out would mean another value.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import BaseModel
 from bus_runtime.errors import SerializationError, UnknownTypeError
 from bus_runtime.messages import BusMessage
 from bus_runtime.registry import TypeRegistry, default_registry
-from bus_runtime.shapes import Shape
+from bus_runtime.shapes import ModelShape, Shape
 
 SerializeFunc = Callable[[Any], Any]
 DeserializeFunc = Callable[[Any], Any]
@@ -162,19 +163,25 @@ class JSONMessageSerializer(MessageSerializer):
         elif issubclass(cls, Enum):
             data_of = _write_name
         elif issubclass(cls, BaseModel):
-            data_of = self._write_model
+            data_of = partial(self._write_fields, ModelShape(cls))
         elif dataclasses.is_dataclass(cls):
-            data_of = partial(self._write_dataclass, Shape(cls))
+            data_of = partial(self._write_fields, Shape(cls))
         else:
             data_of = _write_nothing
         return partial(self._write_typed, data_of, adapted)
 
     def _write_dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         _check_depth(depth)
-        return {
+        written = {
             key if type(key) is str else _key(key): item if type(item) in _PLAIN else self._write(item, depth + 1)
             for key, item in value.items()
         }
+        if _TYPE in written and _DATA in written:
+            # Often what somebody outside has sent: it must not choose what our peers build.
+            raise SerializationError(f"a dictionary with the keys {_TYPE} and {_DATA} would be read as another value")
+        if len(written) < len(value):
+            raise SerializationError("two keys of a dictionary are the same in JSON, such as 1 and '1'")
+        return written
 
     def _write_list(self, value: Iterable[Any], depth: int) -> list[Any]:
         _check_depth(depth)
@@ -198,17 +205,12 @@ class JSONMessageSerializer(MessageSerializer):
     def _write_adapted(self, adapter: TypeAdapter, value: Any, depth: int) -> Any:
         return adapter.serialize(value, partial(self._write, depth=depth + 1))
 
-    def _write_model(self, value: BaseModel, depth: int) -> dict[str, Any]:
-        return self._write_items(value.__dict__.items(), depth)
-
-    def _write_dataclass(self, shape: Shape, value: Any, depth: int) -> dict[str, Any]:
-        return self._write_items(shape.items(value), depth)
-
-    def _write_items(self, items: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
+    def _write_fields(self, shape: Shape | ModelShape, value: Any, depth: int) -> dict[str, Any]:
+        optional = shape.optional
         return {
             name: item if type(item) in _PLAIN else self._write(item, depth + 1)
-            for name, item in items
-            if item is not None
+            for name, item in shape.items(value)
+            if item is not None or name not in optional
         }
 
     # --- reading ---
@@ -247,8 +249,8 @@ class JSONMessageSerializer(MessageSerializer):
             return partial(self._read_adapted, adapter, cls)
         if issubclass(cls, Enum):
             return partial(_read_name, cls)
-        build = cls.model_validate if issubclass(cls, BaseModel) else Shape(cls).build
-        return partial(self._read_fields, build)
+        shape = ModelShape(cls) if issubclass(cls, BaseModel) else Shape(cls)
+        return partial(self._read_fields, shape.build)
 
     def _read_adapted(self, adapter: TypeAdapter, cls: type[Any], _: str, data: Any, depth: int, __: bool) -> Any:
         return adapter.deserialize(data, partial(self._read, depth=depth + 1), target_type=cls)

@@ -1,12 +1,14 @@
-"""What there is to know about a dataclass to write and read its instances quickly, worked out once per class."""
+"""What there is to know about a class to write and read its instances, worked out once per class."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
+
+from pydantic import BaseModel, RootModel
 
 from bus_runtime.messages import BusMessage
 
@@ -32,6 +34,8 @@ class Shape:
             if f.default_factory is not dataclasses.MISSING or (not f.init and f.default is dataclasses.MISSING)
         )
         self._all = frozenset(self._names)
+        #: Fields that are None when the wire leaves them out.
+        self.optional = frozenset(name for name in self._names if self._defaults[name] is None) - self._given
         self._is_only_its_fields = _is_only_its_fields(cls, self._names)
 
     def items(self, value: Any) -> zip[tuple[str, Any]]:
@@ -62,6 +66,32 @@ class Shape:
         for name, value in assigned_later.items():
             setattr(built, name, value)
         return built
+
+
+class ModelShape:
+    """The fields of one pydantic model.
+
+    Args:
+        cls: A pydantic model.
+    """
+
+    def __init__(self, cls: type[BaseModel]) -> None:
+        self._cls = cls
+        self._is_root = issubclass(cls, RootModel)
+        #: Fields that are None when the wire leaves them out.
+        self.optional = frozenset(
+            name for name, f in cls.model_fields.items() if f.default is None and f.default_factory is None
+        )
+
+    def items(self, value: BaseModel) -> Iterable[tuple[str, Any]]:
+        """The fields of an instance by name, those that the model allows besides its own included."""
+        extra = value.__pydantic_extra__
+        return value.__dict__.items() if not extra else [*value.__dict__.items(), *extra.items()]
+
+    def build(self, values: dict[str, Any]) -> BaseModel:
+        """An instance, validated. Raises `ValidationError`."""
+        # Names are on the wire, also of fields that have an alias elsewhere.
+        return self._cls.model_validate(values["root"] if self._is_root else values, by_alias=True, by_name=True)
 
 
 def _tuple_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, RootModel
 
 from bus_runtime import (
     BusActivateWorkerMessage,
@@ -53,10 +53,30 @@ class Order(BusDataMessage):
     comment: str | None = None
 
 
+@dataclass
+class Parcel:
+    weight: float | None = 1.5
+    labels: list[str] | None = field(default_factory=list)
+
+
+class Stock(BaseModel):
+    owner: str | None
+    unit: str | None = "kg"
+    even_more: str = Field("", alias="evenMore")
+
+
+class Open(BaseModel, extra="allow"):
+    note: str | None = None
+
+
+class Prices(RootModel[dict[str, int]]):
+    pass
+
+
 @pytest.fixture
 def serializer() -> JSONMessageSerializer:
     serializer = JSONMessageSerializer()
-    for cls in (Colour, Item, Address):
+    for cls in (Colour, Item, Address, Parcel, Stock, Open, Prices):
         serializer.register_type(cls)
     return serializer
 
@@ -89,6 +109,10 @@ def round_trip(serializer: JSONMessageSerializer, payload: Any) -> Any:
         Address("Oak"),
         Item(sku="1", tags=["a"], note="n"),
         [Item(sku="2"), Address("Ash"), Colour.RED],
+        Parcel(None, None),
+        Stock(owner=None, unit=None, evenMore="x"),
+        Open(note=None, other=1, none=None),
+        Prices({"apple": 3}),
     ],
     ids=repr,
 )
@@ -166,6 +190,9 @@ class Unregistered:
         ({1, 2}, "set is not registered"),
         (len, "is not registered"),
         ({(1, 2): 3}, "key must be a string, got tuple"),
+        ({1: "a", "1": "b"}, "two keys of a dictionary are the same in JSON"),
+        ({"__type__": "bytes", "__data__": "eA=="}, "with the keys __type__ and __data__ would be read as another"),
+        ([{"__type__": f"{__name__}.Order", "__data__": {}, "x": 1}], "would be read as another"),
         (Unregistered(1), r"Unregistered is not registered.*register_type"),
         (self_containing(), "nested deeper"),
         (deep(100_000), "nested deeper"),
