@@ -4,10 +4,21 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import control_plane
+import fuzzing
 import postgres
 import pytest
 
 POSTGRES_VERSIONS = (15, 18)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before hypothesis reads its options."""
+    fuzzing.configure(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """What a fuzz test that failed is repeated with."""
+    return fuzzing.header(config)
 
 
 @pytest.fixture(scope="session", params=POSTGRES_VERSIONS, ids=lambda version: f"pg{version}")
