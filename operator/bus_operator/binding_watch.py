@@ -13,7 +13,8 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import BusError
 from bus_operator.inventory import Key, comes_before
-from bus_operator.kube import BindingVersion, Kube
+from bus_operator.kube import Kube
+from bus_operator.kube_objects import BindingVersion
 from bus_operator.ledger import Ledger
 
 logger = logging.getLogger(__name__)

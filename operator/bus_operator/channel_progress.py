@@ -10,7 +10,7 @@ from bus_operator.catalog import ObservedChannel
 from bus_operator.database_reconciler import UsableDatabase
 from bus_operator.errors import BusError
 from bus_operator.inventory import Resource
-from bus_operator.kube import Secret
+from bus_operator.kube_objects import Secret
 from bus_operator.model import ChannelSpec, Uid
 from bus_operator.probes import Verdict
 from bus_operator.roles import IssuedCredential

@@ -18,7 +18,8 @@ from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.drift_telling import REPAIRED, tell_repaired
 from bus_operator.errors import BusError, SecretError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
-from bus_operator.kube import FINALIZER, Kube, Secret
+from bus_operator.kube import FINALIZER, Kube
+from bus_operator.kube_objects import Secret
 from bus_operator.ledger import Ledger, Surveyed
 from bus_operator.plan_credentials import HeldCredential
 from bus_operator.probes import Subject

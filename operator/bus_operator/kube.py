@@ -7,18 +7,18 @@ metadata only.
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SecretError, SpecError, TransientError
-from bus_operator.inventory import Key, Resource, comes_before
+from bus_operator.inventory import Key, Resource
 from bus_operator.kube_api import KubeApi, message_of, unless_missing
-from bus_operator.model import GROUP, VERSION, Uid
+from bus_operator.kube_objects import BindingVersion, Listing, Secret, Subject, owner_reference
+from bus_operator.model import GROUP, VERSION
 from bus_operator.pod_requests import LABEL as INJECT_LABEL
 from bus_operator.pods import Pod
 from bus_operator.status import timestamp
@@ -36,83 +36,6 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 
 LABELS_INTERVAL = 5.0
 """Seconds between two looks at the labels of namespaces that cannot be watched."""
-
-
-class Subject(Protocol):
-    """What an Event can be about."""
-
-    @property
-    def api_version(self) -> str: ...  # noqa: D102
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def namespace(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def uid(self) -> Uid: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A Secret that was read. Its entries are kept out of `repr`."""
-
-    namespace: str
-    name: str
-    resource_version: str
-    owners: frozenset[tuple[str, str]]
-    """Kind and name of each owner."""
-    data: Mapping[str, str] = field(repr=False)
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> "Secret":
-        """Decodes what the API server sent. Raises SecretError for entries that are no text."""
-        metadata = body["metadata"]
-        try:
-            data = {key: base64.b64decode(value).decode() for key, value in (body.get("data") or {}).items()}
-        except UnicodeDecodeError as exc:
-            raise SecretError(f"Secret {metadata['namespace']}/{metadata['name']} holds binary data") from exc
-        return cls(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            resource_version=metadata["resourceVersion"],
-            owners=frozenset((item["kind"], item["name"]) for item in metadata.get("ownerReferences", ())),
-            data=data,
-        )
-
-    def require_owner(self, owner: Resource) -> None:
-        """Raises SecretError unless the Secret belongs to `owner`, or to its predecessor of the same name.
-
-        The predecessor's is not collected yet when a resource is deleted and made anew: it passes on.
-        """
-        if (owner.kind, owner.name) not in self.owners:
-            raise SecretError(
-                f"Secret {self.namespace}/{self.name} exists and does not belong to this {owner.kind}:"
-                " delete it, or choose another spec.credentials.secretName",
-                reason="SecretConflict",
-            )
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All resources of a kind as they were at one moment."""
-
-    resource_version: str
-    resources: list[Resource]
-
-    def is_newer_than(self, resource: Resource) -> bool:
-        """Whether the resource would be listed if it were there."""
-        return comes_before(resource.resource_version, self.resource_version)
-
-
-class BindingVersion(NamedTuple):
-    """What a watch tells of a binding's Secret."""
-
-    name: str
-    channel: str
-    """The BusChannel that its label names."""
-    version: str
-    deleted: bool
 
 
 class Kube:
@@ -186,7 +109,7 @@ class Kube:
             found = await unless_missing(self._api.get(_path(kind, key)))
         return Resource.from_body(found) if found is not None else None
 
-    async def list_resources(self, kind: str) -> "Listing":
+    async def list_resources(self, kind: str) -> Listing:
         """All resources of a kind that are watched, read page by page.
 
         Its version is that of the first page, which is the oldest where there are several namespaces.
@@ -248,7 +171,7 @@ class Kube:
             async for _ in events:
                 yield
 
-    async def watch_bindings(self, namespace: str) -> AsyncIterator["BindingVersion"]:
+    async def watch_bindings(self, namespace: str) -> AsyncIterator[BindingVersion]:
         """The Secrets of a namespace that carry our label, by their metadata: first all, then as they change."""
         with self._secret_access(namespace, "of bindings"):
             events = self._api.watch(
@@ -367,18 +290,6 @@ def collection(plural: str, namespace: str | None, *, api: str = f"/apis/{GROUP}
 def _path(kind: str, key: Key) -> str:
     namespace, name = key
     return f"{collection(PLURALS[kind], namespace)}/{name}"
-
-
-def owner_reference(owner: Resource) -> dict[str, Any]:
-    """Ties an object's life to a resource: garbage collection deletes it afterwards."""
-    return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": owner.kind,
-        "name": owner.name,
-        "uid": owner.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
 
 
 class _translated:  # noqa: N801 - reads as a statement: with _translated(...):

@@ -12,7 +12,8 @@ from bus_operator.binding_watch import BindingWatch
 from bus_operator.catalog import ObservedChannel
 from bus_operator.errors import SecretError
 from bus_operator.inventory import Key, Resource
-from bus_operator.kube import BindingVersion, Kube
+from bus_operator.kube import Kube
+from bus_operator.kube_objects import BindingVersion
 from bus_operator.ledger import Ledger
 
 KEY = ("shop", "orders")
