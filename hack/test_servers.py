@@ -1,4 +1,4 @@
-"""Installs the servers from Debian that the tests need, or `make bench`, where that can be done without asking."""
+"""Installs the servers that the tests need, or `make bench`, where that can be done without asking."""
 
 import os
 import shutil
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hack import postgres_servers
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -24,9 +26,18 @@ SERVERS = {
 def main() -> None:
     """Does nothing when all are there; says what to install when it cannot do that itself."""
     use = sys.argv[1] if len(sys.argv) > 1 else "tests"
-    missing = [package for package, program in SERVERS[use].items() if not _is_there(program)]
-    if not missing:
-        return
+    more = use == "tests" and not postgres_servers.are_installed()
+    programs = SERVERS[use] | ({"npm": Path("/usr/bin/npm")} if more else {})
+    missing = [package for package, program in programs.items() if not _is_there(program)]
+    if missing:
+        _install(missing)
+    if more:
+        print(f"installing PostgreSQL {' and '.join(map(str, postgres_servers.VERSIONS))}", flush=True)
+        postgres_servers.install()
+
+
+def _install(missing: list[str]) -> None:
+    """From Debian. Ends the program where that needs somebody else."""
     packages = " ".join(missing)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         sys.exit(f"this needs {packages}: on Debian, apt-get install {packages}")

