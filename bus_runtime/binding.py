@@ -105,6 +105,8 @@ def find_binding(name: str | None = None, *, root: str | Path | None = None) -> 
         return read_binding(root / name)
     found = _bindings(root)
     if not found:
+        for directory in sorted(root.iterdir()):
+            _require_files(directory)
         raise BindingError(f"{root} has no binding of type {BINDING_TYPE}: {_HOW_TO_ASK}")
     if len(found) > 1:
         raise BindingError(
@@ -119,6 +121,7 @@ def read_binding(directory: Path) -> Binding:
     Raises:
         BindingError: A file is missing or unreadable, or the binding is of another type.
     """
+    _require_files(directory)
     files, stamp = _read_consistently(directory)
     kind = _required(files, "type", directory)
     if kind != BINDING_TYPE:
@@ -144,6 +147,19 @@ def _bindings(root: Path) -> list[Path]:
         except OSError:
             continue
     return found
+
+
+def _require_files(directory: Path) -> None:
+    """A pod that a BusChannel selects may start before there is a Secret to mount."""
+    try:
+        empty = not any(path.is_file() for path in directory.iterdir())
+    except OSError:
+        return
+    if empty:
+        raise BindingError(
+            f"binding {directory} is empty: its Secret is not there yet, or gone; the files come with it."
+            f" kubectl describe buschannel {directory.name} says why"
+        )
 
 
 def _names(directories: list[Path]) -> str:

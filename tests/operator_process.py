@@ -84,7 +84,8 @@ class Operator:
             "BUS_POD_NAME": self.name,
             "BUS_LEASE_NAME": RELEASE,
             "BUS_SERVICE_ACCOUNT": RELEASE,
-            "BUS_WEBHOOK_SERVICE": f"{RELEASE}-webhook",
+            # There is no network of Services: so that the API server can reach it by a URL.
+            "BUS_WEBHOOK_SERVICE": "localhost",
             "BUS_WEBHOOK_CONFIGURATION": RELEASE,
             "BUS_WEBHOOK_TLS_SECRET": f"{RELEASE}-webhook-tls",
             "BUS_WEBHOOK_PORT": str(self.webhook_port),

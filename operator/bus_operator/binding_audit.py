@@ -16,8 +16,9 @@ from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory
 from bus_operator.kube import Kube
 from bus_operator.model import Uid
-from bus_operator.pods import MissingBinding, missing_binding
+from bus_operator.pods import MissingBinding, Pod, missing_binding
 from bus_operator.reporting import utc_now
+from bus_operator.selection_audit import SelectionAudit
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +43,24 @@ class BindingAudit:
         self._interval = interval
         self._clock = clock
         self._named: set[Uid] = set()
+        self._selected = SelectionAudit(kube, inventory)
 
     @property
     def lacking(self) -> int:
         """How many pods there are without a binding that they asked for, as of the last look."""
         return len(self._named)
 
+    @property
+    def selected_lacking(self) -> int:
+        """How many there are without a binding that they are selected for."""
+        return self._selected.lacking
+
     async def run(self) -> None:
         """Looks until it is cancelled."""
         while True:
             try:
                 await self.look()
+                await self._selected.look()
             except (BusError, ApiException) as exc:
                 logger.warning("cannot look for pods without their bindings: %s", exc)
             await asyncio.sleep(self._interval)
@@ -60,7 +68,8 @@ class BindingAudit:
     async def look(self) -> None:
         """Names those that were not named yet."""
         lacking: set[Uid] = set()
-        async for pod in self._kube.asking_pods():
+        async for body in self._kube.asking_pods():
+            pod = Pod.from_body(body, self._inventory.selecting)
             missing = missing_binding(pod, self._inventory.channels.__contains__, self._clock())
             if missing is None:
                 continue

@@ -166,6 +166,11 @@ class Controller:
         return self._term.binding_audit.lacking if self._term is not None else None
 
     @property
+    def selected_pods_without_binding(self) -> int | None:
+        """How many pods a BusChannel selects that have no binding; None while another replica leads."""
+        return self._term.binding_audit.selected_lacking if self._term is not None else None
+
+    @property
     def surveys(self) -> Surveys | None:
         """How the channels are used; None while another replica leads."""
         return self._term.surveys if self._term is not None else None

@@ -44,6 +44,10 @@ def of_operator(
         if (lacking := controller.pods_without_binding) is not None:
             yield (), lacking
 
+    def selected_without_binding() -> Iterator[tuple[tuple[()], float]]:
+        if (lacking := controller.selected_pods_without_binding) is not None:
+            yield (), lacking
+
     def certificate_expiry() -> Iterator[tuple[tuple[()], float]]:
         if (expires := certificate.expires) is not None:
             yield (), expires.timestamp()
@@ -73,6 +77,12 @@ def of_operator(
             "Pods that asked for a binding and were created without it.",
             (),
             without_binding,
+        ),
+        Gauge(
+            "pgmq_bus_selected_pods_without_binding",
+            "Pods that a BusChannel selects and that were created without its binding.",
+            (),
+            selected_without_binding,
         ),
         Gauge(
             "pgmq_bus_webhook_certificate_expiry_timestamp_seconds",

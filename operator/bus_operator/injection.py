@@ -40,6 +40,8 @@ class PodBinding:
 
     channel_name: str
     secret_name: str
+    optional: bool = False
+    """The pod starts without the Secret if there is none yet; the files come later."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class _Volumes:
                 isinstance(secret, Mapping)
                 and secret.get("secretName") == binding.secret_name
                 and not secret.get("items")  # only some of the keys
-                and not secret.get("optional")  # the program would start before there is a binding
+                # The program would start before there is a binding.
+                and (binding.optional or not secret.get("optional"))
             ):
                 return str(volume.get("name"))
         name = volume_name(binding.channel_name)
@@ -119,7 +122,8 @@ class _Volumes:
         while name in taken:
             attempt += 1
             name = _hashed(f"pgmqbus-{binding.channel_name}", binding.secret_name, str(attempt))
-        self.added.append({"name": name, "secret": {"secretName": binding.secret_name}})
+        optional = {"optional": True} if binding.optional else {}
+        self.added.append({"name": name, "secret": {"secretName": binding.secret_name} | optional})
         return name
 
     def is_read_only(self, name: object) -> bool:

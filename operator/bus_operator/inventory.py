@@ -1,5 +1,6 @@
 """What the watches have seen: BusDatabases and BusChannels, by key. Reconciling reads it, not the API server."""
 
+import asyncio
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
-from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Uid, describe
+from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Injection, Uid, describe
 
 ROTATE_ANNOTATION = f"{GROUP}/rotate"
 
@@ -99,6 +100,15 @@ class Resource:
         """The spec of a BusChannel. Raises SpecError."""
         return _parsed(ChannelSpec, self)
 
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether a BusChannel gives its binding to pods with these labels that do not ask."""
+        try:
+            # Parsed each time, which takes microseconds: thousands may have one, and few are looked at.
+            return Injection.model_validate(self.spec.get("injection")).pod_selector.matches(labels)
+        except ValidationError:
+            # None, or a wrong one, which the BusChannel's own conditions tell.
+            return False
+
 
 def _compact(value: Any) -> Any:
     """A copy without second copies of texts: keys, types, reasons, times."""
@@ -129,6 +139,10 @@ class Inventory:
         self.channels: dict[Key, Resource] = {}
         self._claims: dict[str, dict[Key, None]] = {}
         """The keys of the BusChannels whose status names a wire name, by that name."""
+        self._selecting: dict[str, dict[Key, None]] = {}
+        """The keys of the BusChannels that select pods, by namespace."""
+        self.selection_changed = asyncio.Event()
+        """Set whenever another namespace has BusChannels that select pods, or one has none any more."""
 
     def of(self, kind: str) -> dict[Key, Resource]:
         """The resources of a kind."""
@@ -143,6 +157,8 @@ class Inventory:
         self.of(resource.kind)[resource.key] = resource
         if resource.kind == "BusChannel" and "channel" in resource.status:
             self._claims.setdefault(resource.status["channel"], {})[resource.key] = None
+        if resource.kind == "BusChannel":
+            self._note_selection(resource, selects="injection" in resource.spec and not resource.deleting)
         return resource.asks_for_work(known)
 
     def remove(self, resource: Resource) -> None:
@@ -150,11 +166,36 @@ class Inventory:
         known = self.of(resource.kind).get(resource.key)
         if known is not None and known.uid == resource.uid:
             self._unclaim(known)
+            if known.kind == "BusChannel":
+                self._note_selection(known, selects=False)
             del self.of(resource.kind)[resource.key]
 
     def claimants(self, wire_name: str) -> list[Resource]:
         """The BusChannels whose status names this wire name, in whatever database."""
         return [self.channels[key] for key in self._claims.get(wire_name, ())]
+
+    @property
+    def selecting_namespaces(self) -> frozenset[str]:
+        """The namespaces that have BusChannels which select pods."""
+        return frozenset(self._selecting)
+
+    def selecting(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """The names of the BusChannels that select a pod of this namespace with these labels, sorted."""
+        keys = sorted(self._selecting.get(namespace, ()))
+        return tuple(key[1] for key in keys if self.channels[key].selects(labels))
+
+    def _note_selection(self, channel: Resource, *, selects: bool) -> None:
+        keys = self._selecting.get(channel.namespace)
+        if selects:
+            if keys is None:
+                keys = self._selecting[channel.namespace] = {}
+                self.selection_changed.set()
+            keys[channel.key] = None
+        elif keys is not None:
+            keys.pop(channel.key, None)
+            if not keys:
+                del self._selecting[channel.namespace]
+                self.selection_changed.set()
 
     def _unclaim(self, channel: Resource | None) -> None:
         name = channel.status.get("channel") if channel is not None else None

@@ -20,7 +20,6 @@ from bus_operator.kube_api import KubeApi, message_of, unless_missing
 from bus_operator.kube_objects import BindingVersion, Listing, Secret, Subject, owner_reference
 from bus_operator.model import GROUP, VERSION
 from bus_operator.pod_requests import LABEL as INJECT_LABEL
-from bus_operator.pods import Pod
 from bus_operator.status import timestamp
 
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
@@ -203,14 +202,27 @@ class Kube:
         metadata = {"finalizers": finalizers, "resourceVersion": resource.resource_version}
         return await self._patch(resource, _path(resource.kind, resource.key), {"metadata": metadata})
 
-    async def asking_pods(self) -> AsyncIterator[Pod]:
+    async def asking_pods(self) -> AsyncIterator[Mapping[str, Any]]:
         """The pods that ask for bindings: their metadata only, page by page, so that no more is ever held."""
+        for namespace in self._scopes:
+            async for pod in self._pods(namespace, f"{INJECT_LABEL}=true"):
+                yield pod
+
+    async def unlabelled_pods(self, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+        """The pods of a namespace that neither ask nor have opted out, and have not ended: their metadata likewise."""
+        unfinished = "status.phase!=Succeeded,status.phase!=Failed"
+        async for pod in self._pods(namespace, f"!{INJECT_LABEL}", unfinished):
+            yield pod
+
+    async def _pods(
+        self, namespace: str | None, labels: str, fields: str | None = None
+    ) -> AsyncIterator[Mapping[str, Any]]:
         with _translated("the list of pods"):
-            for namespace in self._scopes:
-                path = collection("pods", namespace, api="/api/v1")
-                async for page in self._api.pages(path, label_selector=f"{INJECT_LABEL}=true", accept=METADATA_LIST):
-                    for item in page["items"] or ():
-                        yield Pod.from_body(item)
+            path = collection("pods", namespace, api="/api/v1")
+            pages = self._api.pages(path, label_selector=labels, field_selector=fields, accept=METADATA_LIST)
+            async for page in pages:
+                for item in page["items"] or ():
+                    yield item
 
     async def touch(self, resource: Resource) -> Resource | None:
         """Changes nothing but the canary's annotation; the resource as it then is, None when it is gone."""

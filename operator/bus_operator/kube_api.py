@@ -62,7 +62,12 @@ class KubeApi:
         return await self._request("GET", path, accept=accept)
 
     async def pages(
-        self, path: str, *, label_selector: str | None = None, accept: str = JSON
+        self,
+        path: str,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        accept: str = JSON,
     ) -> AsyncIterator[dict[str, Any]]:
         """A list, a page at a time.
 
@@ -71,6 +76,8 @@ class KubeApi:
         query = {"limit": str(PAGE)}
         if label_selector is not None:
             query["labelSelector"] = label_selector
+        if field_selector is not None:
+            query["fieldSelector"] = field_selector
         while True:
             page = await self.get(f"{path}?{urlencode(query)}", accept=accept)
             yield page

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ from bus_operator.serving_certificates import CertificateManager, FileCertificat
 from bus_operator.settings import Settings
 from bus_operator.webhook import WebhookServer, make_app
 from bus_operator.webhook_probe import webhook_answers
+from bus_operator.webhook_scope import WebhookScope
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,11 @@ class Operator:
             name=settings.lease_name,
             namespace=settings.operator_namespace,
             identity=settings.pod_name or f"{socket.gethostname()}-{secrets.token_hex(4)}",
-            lead=lambda: self._controller.lead(),  # noqa: PLW0108 - there is none yet
+            lead=self._lead,
         )
+        fenced = FencedApi(api, lambda: self._elector.leading)
         self._kube = Kube(
-            FencedApi(api, lambda: self._elector.leading),
+            fenced,
             secrets_role=settings.secrets_role,
             service_account=(settings.operator_namespace, settings.service_account),
             namespaces=settings.namespaces,
@@ -79,6 +81,7 @@ class Operator:
             namespaces=settings.namespaces,
         )
         self._definitions = DefinitionAge(api)
+        self._webhook_scope = WebhookScope(fenced, settings.webhook_configuration, self._controller.inventory)
         self._certificate: ServingCertificate
         if settings.webhook_cert_dir is not None:
             self._certificate = FileCertificates(Path(settings.webhook_cert_dir))
@@ -87,7 +90,7 @@ class Operator:
             self._certificate = CertificateManager(
                 store, service=settings.webhook_service, namespace=settings.operator_namespace
             )
-        self._webhook = WebhookServer(make_app(self._secret_name))
+        self._webhook = WebhookServer(make_app(self._secret_name, self._selecting))
         self._health = HealthServer(lambda: self._canary.deaf, self._ready)
         channels = ChannelMetrics(
             self._controller.inventory, lambda: self._controller.surveys, limit=settings.metrics_max_channels
@@ -160,6 +163,11 @@ class Operator:
         await self._controller.listed.wait()
         await self._elector.run()
 
+    async def _lead(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._controller.lead())
+            group.create_task(self._webhook_scope.run())
+
     async def _ready(self) -> bool:
         """Whether the webhook answers, for the readiness probe."""
         settings = self._settings
@@ -192,6 +200,11 @@ class Operator:
             # The watch may not have got this far yet.
             resource = await self._kube.read_resource("BusChannel", (namespace, channel))
         return resource.channel_spec().secret_name(channel) if resource is not None else None
+
+    async def _selecting(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """The BusChannels that select a pod, for the webhook."""
+        await self._controller.listed.wait()
+        return self._controller.inventory.selecting(namespace, labels)
 
 
 def _on_signals(callback: Callable[[], None]) -> None:

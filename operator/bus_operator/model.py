@@ -5,6 +5,7 @@ a stored object may be older than the schema. A test keeps the two in step.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, NewType
 
@@ -94,7 +95,7 @@ class LabelExpression(_Spec):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     values: tuple[str, ...] = ()
 
-    def matches(self, labels: dict[str, str]) -> bool:
+    def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether `labels` meet the requirement."""
         match self.operator:
             case "In":
@@ -113,11 +114,24 @@ class LabelSelector(_Spec):
     match_labels: dict[str, str] = {}
     match_expressions: tuple[LabelExpression, ...] = ()
 
-    def matches(self, labels: dict[str, str]) -> bool:
+    def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether `labels` meet all requirements."""
         return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
             expression.matches(labels) for expression in self.match_expressions
         )
+
+
+class PodSelector(LabelSelector):
+    """`injection.podSelector`: never everything by leaving something out."""
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> "PodSelector":
+        if not self.match_labels and not self.match_expressions:
+            raise ValueError(
+                "podSelector must not be empty; write for example matchLabels: {app: worker}, or for all pods"
+                " matchExpressions: [{key: pgmqbus.dev/inject, operator: DoesNotExist}]"
+            )
+        return self
 
 
 class AllowedNamespaces(_Spec):
@@ -196,6 +210,12 @@ class Credentials(_Spec):
     overlap: Annotated[str, AfterValidator(_overlap)] = "24h"
 
 
+class Injection(_Spec):
+    """`injection`: which pods get the binding without asking for it."""
+
+    pod_selector: PodSelector
+
+
 class ChannelSpec(_Spec):
     """`BusChannel.spec`."""
 
@@ -208,6 +228,7 @@ class ChannelSpec(_Spec):
     peer_timeout: Annotated[str, AfterValidator(_peer_timeout)] = "10m"
     reader: Reader = Reader()
     credentials: Credentials = Credentials()
+    injection: Injection | None = None
     deletion_policy: Literal["Retain", "Delete", "DeleteIfEmpty"] = "Retain"
 
     def wire_name(self, namespace: str, name: str) -> str:

@@ -1,4 +1,12 @@
-"""What a pod asks for by its label and its annotation. No I/O."""
+"""What a pod asks for by its label and its annotation, and what it gets without asking. No I/O.
+
+label inject   annotation channels   it gets
+true           names some            those
+true           none                  what selects it, else nothing and a warning
+absent         names some            those, if anything selects it: it is not seen otherwise
+absent         none                  what selects it
+anything else                        nothing: it has opted out
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,25 +28,36 @@ class MalformedPodError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """The BusChannels that a pod asks for, in order, without duplicates; and what was wrong with asking."""
+    """The BusChannels that a pod is to get, in order, without duplicates; and what was wrong with asking."""
 
     channels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    asked: bool = True
+    """False: the pod did nothing for it, and must never wait for a binding."""
 
 
-def requested_channels(pod: Mapping[str, Any]) -> Request:
-    """What the pod's annotation asks for; nothing when the pod is not labelled.
+def labels_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pod's labels. Raises MalformedPodError when they are none."""
+    return mapping(mapping(pod, "metadata", ""), "labels", "/metadata")
+
+
+def may_be_selected(pod: Mapping[str, Any]) -> bool:
+    """Whether it matters to `requested_channels` what selects the pod. Raises MalformedPodError as that does."""
+    label = labels_of(pod).get(LABEL)
+    return label is None or (label == "true" and not _named(pod))
+
+
+def requested_channels(pod: Mapping[str, Any], selecting: Sequence[str] = ()) -> Request:
+    """What the pod's annotation asks for, or else the BusChannels that select it; nothing when it has opted out.
 
     Raises MalformedPodError when labels or annotations are not what a pod's are.
     """
-    metadata = mapping(pod, "metadata", "")
-    if mapping(metadata, "labels", "/metadata").get(LABEL) != "true":
+    label = labels_of(pod).get(LABEL)
+    if label != "true" and (label is not None or not selecting):
         return Request()
-    value = mapping(metadata, "annotations", "/metadata").get(CHANNELS_ANNOTATION) or ""
-    if not isinstance(value, str):
-        raise MalformedPodError(f"/metadata/annotations: {CHANNELS_ANNOTATION} is not a string")
-
-    asked = list(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
+    asked = _named(pod)
+    if not asked and selecting:
+        return _selected(selecting, asked=label is not None)
     if not asked:
         example = f'{CHANNELS_ANNOTATION}: "orders,audit"'
         return Request(
@@ -54,6 +73,21 @@ def requested_channels(pod: Mapping[str, Any]) -> Request:
     if len(good) > MAX_CHANNELS:
         warnings.append(f"annotation {CHANNELS_ANNOTATION}: only the first {MAX_CHANNELS} of {len(good)} are injected")
     return Request(tuple(good[:MAX_CHANNELS]), tuple(warnings))
+
+
+def _selected(channels: Sequence[str], *, asked: bool) -> Request:
+    warnings: tuple[str, ...] = ()
+    if len(channels) > MAX_CHANNELS:
+        warnings = (f"{len(channels)} BusChannels select the pod: only the first {MAX_CHANNELS} by name are injected",)
+    return Request(tuple(channels[:MAX_CHANNELS]), warnings, asked=asked)
+
+
+def _named(pod: Mapping[str, Any]) -> list[str]:
+    """What the annotation lists, be they names or not."""
+    value = mapping(mapping(pod, "metadata", ""), "annotations", "/metadata").get(CHANNELS_ANNOTATION) or ""
+    if not isinstance(value, str):
+        raise MalformedPodError(f"/metadata/annotations: {CHANNELS_ANNOTATION} is not a string")
+    return list(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
 
 
 def shown(names: Sequence[str], most: int = 3) -> str:

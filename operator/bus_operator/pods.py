@@ -1,6 +1,6 @@
-"""Pods that asked for a binding: what of their metadata tells whether they got it. No I/O."""
+"""Pods that are to have bindings: what of their metadata tells whether they got them. No I/O."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,15 +8,18 @@ from typing import Any
 from bus_operator.injection import INJECTED_ANNOTATION
 from bus_operator.inventory import Key
 from bus_operator.model import Uid
-from bus_operator.pod_requests import CHANNELS_ANNOTATION, requested_channels, shown
+from bus_operator.pod_requests import CHANNELS_ANNOTATION, labels_of, requested_channels, shown
 
 GRACE = timedelta(minutes=1)
 """How long a pod may wait for a BusChannel that is created after it, as when both are in one manifest."""
 
+Selecting = Callable[[str, Mapping[str, str]], Sequence[str]]
+"""(namespace, labels of a pod) -> names of the BusChannels that select it."""
+
 
 @dataclass(frozen=True)
 class Pod:
-    """The metadata of a pod that asks for bindings."""
+    """The metadata of a pod that asks for bindings, or is selected for them."""
 
     namespace: str
     name: str
@@ -24,7 +27,7 @@ class Pod:
     created: datetime
     deleting: bool
     channels: tuple[str, ...]
-    """The BusChannels that it asks for."""
+    """The BusChannels whose bindings it is to have."""
     injected: tuple[str, ...]
     """Those that the webhook mounted."""
     warnings: tuple[str, ...]
@@ -43,14 +46,19 @@ class Pod:
         """Namespace and name."""
         return self.namespace, self.name
 
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The BusChannels whose bindings it was created without."""
+        return tuple(name for name in self.channels if name not in self.injected)
+
     def __str__(self) -> str:
         return f"Pod {self.namespace}/{self.name}"
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> "Pod":
+    def from_body(cls, body: Mapping[str, Any], selecting: Selecting) -> "Pod":
         """Reads a pod, or its metadata alone."""
         metadata = body["metadata"]
-        asked = requested_channels(body)
+        asked = requested_channels(body, selecting(metadata["namespace"], labels_of(body)))
         injected = (metadata.get("annotations") or {}).get(INJECTED_ANNOTATION, "")
         return cls(
             namespace=metadata["namespace"],
@@ -86,7 +94,7 @@ def missing_binding(pod: Pod, exists: Callable[[Key], bool], now: datetime) -> M
     if pod.deleting:
         return None
     unknown = [name for name in pod.channels if not exists((pod.namespace, name))]
-    without = tuple(name for name in pod.channels if name not in pod.injected and name not in unknown)
+    without = tuple(name for name in pod.without if name not in unknown)
     problems = list(pod.warnings)
     if without:
         problems.append(

@@ -1,7 +1,8 @@
 """The mutating admission webhook over HTTPS: AdmissionReview v1 in, AdmissionReview v1 out.
 
-It never refuses a pod. A pod whose binding is not ready yet gets it all the same, since a pod with a `secret`
-volume waits until the Secret exists; the difference is an admission warning that `kubectl` shows at once.
+It never refuses a pod. A pod that asks for a binding which is not ready yet gets it all the same, since a pod with a
+`secret` volume waits until the Secret exists; the difference is an admission warning that `kubectl` shows at once. A
+pod that did not ask and is selected by a BusChannel waits for nothing: its volume is optional.
 
 Pods hold credentials in their environment: only names of pods, namespaces and channels are logged.
 """
@@ -20,32 +21,35 @@ from aiohttp import web
 
 from bus_operator import naming, tallies
 from bus_operator.injection import PodBinding, inject
-from bus_operator.pod_requests import MalformedPodError, requested_channels, shown
+from bus_operator.pod_requests import MalformedPodError, Request, labels_of, may_be_selected, requested_channels, shown
 
 logger = logging.getLogger(__name__)
 
 Resolve = Callable[[str, str], Awaitable[str | None]]
 """(namespace, BusChannel name) -> name of its Secret, or None when there is no such BusChannel. It may raise."""
 
+Select = Callable[[str, Mapping[str, str]], Awaitable[Sequence[str]]]
+"""(namespace, labels of a pod) -> names of the BusChannels that select it. It may raise."""
+
 PATH = "/mutate-pods"
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """The API server's own limit for a request body (MaxRequestBodyBytes in k8s.io/apiserver)."""
 
 LOOKUP_TIMEOUT_SECONDS = 2.0
-"""Well under the webhook's timeoutSeconds: a slow look-up must leave time for the answer."""
+"""Twice this is well under the webhook's timeoutSeconds: slow look-ups must leave time for the answer."""
 
 _API_VERSION = "admission.k8s.io/v1"
 
 
-def make_app(resolve: Resolve, *, lookup_timeout: float = LOOKUP_TIMEOUT_SECONDS) -> web.Application:
+def make_app(resolve: Resolve, select: Select, *, lookup_timeout: float = LOOKUP_TIMEOUT_SECONDS) -> web.Application:
     """The application with its one route, `POST /mutate-pods`.
 
     Answers 200 with `allowed: true` to every well-formed AdmissionReview, 400 with a text that names the field
-    to a malformed one, 413 to a body of more than 3 MiB. `lookup_timeout` (seconds) bounds the look-ups of one
-    request, which run at the same time.
+    to a malformed one, 413 to a body of more than 3 MiB. `lookup_timeout` (seconds) bounds the question what
+    selects a pod, and then the look-ups of its channels, which run at the same time.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.router.add_post(PATH, _PodWebhook(resolve, lookup_timeout).mutate_pods)
+    app.router.add_post(PATH, _PodWebhook(resolve, select, lookup_timeout).mutate_pods)
     return app
 
 
@@ -93,6 +97,7 @@ class WebhookServer:
 @dataclass(frozen=True)
 class _PodWebhook:
     resolve: Resolve
+    select: Select
     lookup_timeout: float
 
     async def mutate_pods(self, request: web.Request) -> web.Response:
@@ -120,26 +125,42 @@ class _PodWebhook:
         # The pod's own namespace may still be empty here.
         namespace = _string(request, "namespace")
 
-        asked = requested_channels(pod)
-        bindings, lookup_warnings = await self._look_up(namespace, asked.channels)
+        selecting, selection_warnings = await self._selecting(namespace, pod)
+        asked = requested_channels(pod, selecting)
+        bindings, lookup_warnings = await self._look_up(namespace, asked)
         injection = inject(pod, bindings)
         if injection.patch:
             response["patchType"] = "JSONPatch"
             response["patch"] = base64.b64encode(orjson.dumps(injection.patch)).decode("ascii")
-        if warnings := [*asked.warnings, *lookup_warnings, *injection.warnings]:
+        if warnings := [*selection_warnings, *asked.warnings, *lookup_warnings, *injection.warnings]:
             response["warnings"] = warnings
         metadata = pod.get("metadata") or {}
-        logger.info(
-            "pod %s/%s asks for %s: %d patch operations, %d warnings",
+        # Where a BusChannel selects pods all others of the namespace come here as well, for nothing.
+        concerned = asked.channels or warnings
+        logger.log(
+            logging.INFO if concerned else logging.DEBUG,
+            "pod %s/%s %s %s: %d patch operations, %d warnings",
             namespace,
             metadata.get("name") or metadata.get("generateName"),
+            "asks for" if asked.asked else "is selected by",
             ",".join(asked.channels) or "nothing",
             len(injection.patch),
             len(warnings),
         )
         return response
 
-    async def _look_up(self, namespace: str, channels: Sequence[str]) -> tuple[list[PodBinding], list[str]]:
+    async def _selecting(self, namespace: str, pod: Mapping[str, Any]) -> tuple[Sequence[str], list[str]]:
+        """The BusChannels that select the pod, if that matters; none and a warning where it is not found out."""
+        if not may_be_selected(pod):
+            return (), []
+        try:
+            async with asyncio.timeout(self.lookup_timeout):
+                return await self.select(namespace, labels_of(pod)), []
+        except Exception as error:  # whatever it is, the pod must not be refused
+            logger.warning("what selects a pod in %s is not found out: %s: %s", namespace, type(error).__name__, error)
+            return (), ["not found out which BusChannels select the pod: it gets none of their bindings"]
+
+    async def _look_up(self, namespace: str, request: Request) -> tuple[list[PodBinding], list[str]]:
         """The channels' Secrets; the default name and a warning where there is none or it is not found out."""
         missing: list[str] = []
         failed: list[str] = []
@@ -158,7 +179,7 @@ class _PodWebhook:
                 return naming.binding_secret(channel)
             return secret
 
-        secrets = await asyncio.gather(*(secret_of(channel) for channel in channels))
+        secrets = await asyncio.gather(*(secret_of(channel) for channel in request.channels))
         warnings = []
         if missing:
             warnings.append(
@@ -170,7 +191,10 @@ class _PodWebhook:
                 f"BusChannel {shown(failed)} could not be looked up: the default name <BusChannel>-bus is"
                 " used for its Secret, and the pod waits for that"
             )
-        bindings = [PodBinding(channel, secret) for channel, secret in zip(channels, secrets, strict=True)]
+        bindings = [
+            PodBinding(channel, secret, optional=not request.asked)
+            for channel, secret in zip(request.channels, secrets, strict=True)
+        ]
         return bindings, warnings
 
 

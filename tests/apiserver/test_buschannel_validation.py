@@ -29,6 +29,7 @@ DEFAULTS = {
 }
 # The API server does not repeat a value that a rule refuses, it gives its type.
 STRING = 'Invalid value: "string": '
+OBJECT = 'Invalid value: "object": '
 NOT_A_CHANNEL = (
     "channel must begin with a letter or digit and go on with letters, digits and any of . _ : / -, "
     "for example shop.orders"
@@ -54,6 +55,11 @@ NOT_AN_OVERLAP = (
 NOT_AN_AGE = (
     "maxAge must be from 1s to 8760h (365 days), written with h, m and s in this order, for example 90s, 30m or 168h"
 )
+EMPTY_SELECTOR = (
+    "podSelector must not be empty; write for example matchLabels: {app: worker}, or for all pods matchExpressions: "
+    "[{key: pgmqbus.dev/inject, operator: DoesNotExist}]"
+)
+WRONG_VALUES = "operators In and NotIn need at least one value in values; Exists and DoesNotExist allow none"
 CHANNEL_FIXED = (
     "Forbidden: channel cannot be changed, added or removed after creation, since peers have joined it by this "
     "name; create another BusChannel instead"
@@ -109,6 +115,11 @@ def channel(name: str = "orders", **spec: Any) -> Manifest:
         {"credentials": {"secretName": "orders.credentials"}},
         {"credentials": {"rotationInterval": "1h", "overlap": "1m"}},
         {"credentials": {"rotationInterval": "8760h", "overlap": "720h"}},
+        {"injection": {"podSelector": {"matchLabels": {"app": "worker"}}}},
+        *(
+            {"injection": {"podSelector": {"matchExpressions": [{"key": "app"} | expression]}}}
+            for expression in ({"operator": "In", "values": ["a"]}, {"operator": "DoesNotExist"})
+        ),
         {"deletionPolicy": "Delete"},
         {"deletionPolicy": "DeleteIfEmpty"},
     ],
@@ -239,6 +250,18 @@ def test_ranges(resources: Any, refusal: Refusal, group: str, field: str, first:
             {"credentials": {"secretName": "Orders"}},
             [("spec.credentials.secretName", f"{STRING}{NOT_A_SECRET_NAME}")],
         ),
+        ({"injection": {}}, [("spec.injection.podSelector", "Required value")]),
+        *(
+            ({"injection": {"podSelector": selector}}, [("spec.injection.podSelector", f"{OBJECT}{EMPTY_SELECTOR}")])
+            for selector in ({}, {"matchLabels": {}}, {"matchExpressions": []})
+        ),
+        *(
+            (
+                {"injection": {"podSelector": {"matchExpressions": [{"key": "app"} | expression]}}},
+                [("spec.injection.podSelector.matchExpressions[0]", f"{OBJECT}{WRONG_VALUES}")],
+            )
+            for expression in ({"operator": "NotIn"}, {"operator": "Exists", "values": ["a"]})
+        ),
         (
             {"deletionPolicy": "Keep"},
             [
@@ -268,7 +291,7 @@ def test_long_name(resources: Any, refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"injection": {"podSelector": {}}}, "spec.injection"),
+        ({"injection": {"podSelector": {"app": "worker"}}}, "spec.injection.podSelector.app"),
         ({"reader": {"visibilityTimeout": 30}}, "spec.reader.visibilityTimeout"),
         ({"credentials": {"secretName": "x", "rotation": "1h"}}, "spec.credentials.rotation"),
     ],

@@ -14,6 +14,8 @@ from control_plane import wait_until
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from bus_operator.webhook_scope import with_selected
+
 pytestmark = pytest.mark.cluster
 
 CHART = str(Path(__file__).parents[2] / "charts" / "pgmq-bus")
@@ -152,22 +154,25 @@ def test_pods_are_admitted_under_the_restricted_profile(release: Run, api: clien
 
 
 def test_run_time_state_survives_upgrade_and_rollback(release: Run, api: client.ApiClient) -> None:
-    """The authority that the operator writes to the webhook, and the development PostgreSQL's password."""
+    """What the operator writes to the webhook configuration, and the development PostgreSQL's password."""
     webhooks, core = client.AdmissionregistrationV1Api(api), client.CoreV1Api(api)
 
-    def state() -> tuple[str, dict[str, str]]:
-        (webhook,) = webhooks.read_mutating_webhook_configuration("pgmq-bus").webhooks
-        return webhook.client_config.ca_bundle, core.read_namespaced_secret("pgmq-bus-dev-postgres", NAMESPACE).data
+    def configured() -> list[dict[str, Any]]:
+        configuration = webhooks.read_mutating_webhook_configuration("pgmq-bus")
+        sent: list[dict[str, Any]] = api.sanitize_for_serialization(configuration)["webhooks"]
+        return sent
 
-    def set_authority(pem: Path) -> None:
-        bundle = base64.b64encode(pem.read_bytes()).decode()
-        webhooks.patch_mutating_webhook_configuration(
-            "pgmq-bus", {"webhooks": [{"name": "inject.pgmqbus.dev", "clientConfig": {"caBundle": bundle}}]}
-        )
+    def state() -> tuple[list[dict[str, Any]], dict[str, str]]:
+        return configured(), core.read_namespaced_secret("pgmq-bus-dev-postgres", NAMESPACE).data
 
-    set_authority(Path(api.configuration.ssl_ca_cert))
+    bundle = base64.b64encode(Path(api.configuration.ssl_ca_cert).read_bytes()).decode()
+    (asked,) = configured()
+    asked["clientConfig"]["caBundle"] = bundle
+    # A namespace that is not there: other tests' pods are none of this one's business.
+    webhooks.patch_mutating_webhook_configuration("pgmq-bus", {"webhooks": with_selected([asked], {"nowhere"})})
     before = state()
-    assert before[0]
+    assert [webhook["name"] for webhook in before[0]] == ["inject.pgmqbus.dev", "select.pgmqbus.dev"]
+    assert {webhook["clientConfig"]["caBundle"] for webhook in before[0]} == {bundle}
     password = base64.b64decode(before[1]["password"]).decode()
     assert (
         f"postgres:{password}@pgmq-bus-dev-postgres.bus-system.svc:5432" in base64.b64decode(before[1]["uri"]).decode()
@@ -205,7 +210,8 @@ def test_uninstalling(run: Run, api: client.ApiClient, definitions: dict[str, An
         batch.patch_namespaced_job_status(name, namespace, {"status": status})
         uninstalling.result(30)
     assert batch.list_namespaced_job(namespace).items == []
-    for listed in (rbac.list_cluster_role(), rbac.list_cluster_role_binding()):
+    configurations = client.AdmissionregistrationV1Api(api).list_mutating_webhook_configuration()
+    for listed in (rbac.list_cluster_role(), rbac.list_cluster_role_binding(), configurations):
         assert not [item for item in listed.items if item.metadata.name.startswith("gone-")]
     accounts = client.CoreV1Api(api).list_namespaced_service_account(namespace).items
     assert not [item for item in accounts if item.metadata.name.startswith("gone-")]

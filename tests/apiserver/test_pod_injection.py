@@ -4,7 +4,7 @@ Pods are created as a dry run: admission and validation are those of any other c
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ async def resolve(_namespace: str, channel: str) -> str | None:
     return {"orders": "orders-bus", "audit": "audit-credentials"}.get(channel)
 
 
+async def select(_namespace: str, _labels: Mapping[str, str]) -> tuple[str, ...]:
+    return ()
+
+
 class Webhook:
     """The webhook as the operator runs it, on this machine, and its configuration in the API server."""
 
@@ -39,7 +43,7 @@ class Webhook:
         store = KubernetesSecretStore(self._api, name=NAME, namespace=NAMESPACE)
         # A Service called `localhost` makes that one of the names in the certificate.
         self.certificate = CertificateManager(store, service="localhost", namespace="bus-system")
-        self._server = WebhookServer(make_app(resolve))
+        self._server = WebhookServer(make_app(resolve, select))
 
     async def start(self) -> None:
         await self.certificate.ensure()

@@ -218,6 +218,27 @@ def test_operator_pod_options(render: Render) -> None:
 
 
 @every_variant
+def test_no_pod_of_the_chart_needs_the_webhook(render: Render, values: dict[str, Any]) -> None:
+    """Whatever BusChannels select: the webhook is the operator's own."""
+    manifests = render(values)
+    workloads = [manifest for kind in ("Deployment", "StatefulSet", "Job") for manifest in manifests.of(kind)]
+    assert len(workloads) >= 3
+    for workload in workloads:
+        assert workload["spec"]["template"]["metadata"]["labels"]["pgmqbus.dev/inject"] == "false"
+
+
+@every_variant
+def test_the_operator_may_change_its_own_webhook_configuration(render: Render, values: dict[str, Any]) -> None:
+    """Also if somebody else sees to the authority: the namespaces where BusChannels select pods are its business."""
+    manifests = render(values)
+    own = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus")
+    assert {right for right in rules(manifests, "ClusterRole", "bus-pgmq-bus") if right[:2] == own[:2]} == {
+        (*own, "get"),
+        (*own, "patch"),
+    }
+
+
+@every_variant
 def test_pods_satisfy_the_restricted_profile(render: Render, values: dict[str, Any]) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root."""
     for spec in pod_specs(render(values)):

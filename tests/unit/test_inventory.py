@@ -107,3 +107,46 @@ def test_a_stored_spec_may_be_older_than_the_schema() -> None:
     )
     with pytest.raises(SpecError, match=r"^spec.connectionSecretRef: Field required$"):
         resource(kind="BusDatabase").database_spec()
+
+
+WEB = {"injection": {"podSelector": {"matchLabels": {"app": "web"}}}}
+ALL = {"injection": {"podSelector": {"matchExpressions": [{"key": "pgmqbus.dev/inject", "operator": "DoesNotExist"}]}}}
+
+
+def test_what_selects_a_pod() -> None:
+    inventory = Inventory()
+    for name, spec in (("orders", WEB), ("audit", ALL), ("plain", {}), ("wrong", {"injection": {"podSelector": {}}})):
+        inventory.put(resource(name=name, spec=spec))
+    assert inventory.selecting("shop", {"app": "web"}) == ("audit", "orders")
+    assert inventory.selecting("shop", {"app": "db"}) == ("audit",)
+    assert inventory.selecting("depot", {"app": "web"}) == ()
+    inventory.put(resource(6, name="orders", spec=ALL))
+    assert inventory.selecting("shop", {}) == ("audit", "orders")
+
+
+@pytest.mark.parametrize("change", [{"spec": {}}, {"spec": WEB, "deletionTimestamp": "2026-05-04T03:02:01Z"}, None])
+def test_where_pods_are_selected(change: dict[str, Any] | None) -> None:
+    inventory = Inventory()
+    selecting = resource(spec=WEB)
+
+    def changes() -> bool:
+        changed = inventory.selection_changed.is_set()
+        inventory.selection_changed.clear()
+        return changed
+
+    inventory.put(resource(name="plain"))
+    assert (inventory.selecting_namespaces, changes()) == (frozenset(), False)
+    inventory.put(selecting)
+    inventory.put(resource(name="audit", spec=WEB))
+    assert (inventory.selecting_namespaces, changes()) == ({"shop"}, True)
+    # A BusDatabase of the same name is something else.
+    inventory.put(resource(kind="BusDatabase"))
+    inventory.remove(resource(kind="BusDatabase"))
+    inventory.remove(resource(name="audit"))
+    assert inventory.selecting("shop", {"app": "web"}) == ("orders",)
+    assert (inventory.selecting_namespaces, changes()) == ({"shop"}, False)
+    if change is None:
+        inventory.remove(selecting)
+    else:
+        inventory.put(resource(6, **change))
+    assert (inventory.selecting_namespaces, changes()) == (frozenset(), True)

@@ -1,5 +1,6 @@
 """Which pods lack a binding that they asked for."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,12 @@ def pod(channels: str | None = "orders,audit", injected: str | None = None, **me
     named = {"namespace": "shop", "name": "worker-1", "uid": "uid-1", "creationTimestamp": "2026-05-04T03:02:01Z"}
     labels = {"pgmqbus.dev/inject": "true"}
     asked = {key: value for key, value in annotations.items() if value is not None}
-    return Pod.from_body({"metadata": named | {"labels": labels, "annotations": asked} | metadata})
+    return Pod.from_body({"metadata": named | {"labels": labels, "annotations": asked} | metadata}, selecting)
+
+
+def selecting(namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """BusChannel audit of the namespace selects some pods."""
+    return ("audit",) if (namespace, labels.get("app")) == ("shop", "web") else ()
 
 
 def look(found: Pod, now: datetime = LATER) -> MissingBinding | None:
@@ -62,6 +68,23 @@ def test_a_pod_that_asks_wrongly(channels: str | None, words: str) -> None:
     missing = look(pod(channels))
     assert missing is not None
     assert words in missing.message
+
+
+def test_a_pod_that_asks_and_leaves_it_to_selectors() -> None:
+    labels = {"pgmqbus.dev/inject": "true", "app": "web"}
+    assert look(pod(None, "audit", labels=labels)) is None
+    missing = look(pod(None, labels=labels))
+    assert missing is not None
+    assert missing.channels == ("audit",)
+
+
+@pytest.mark.parametrize(
+    ("label", "injected", "without"),
+    [(None, None, ("audit",)), (None, "audit", ()), (None, "orders,audit", ()), ("false", None, ())],
+)
+def test_what_a_selected_pod_is_without(label: str | None, injected: str | None, without: tuple[str, ...]) -> None:
+    labels = {"app": "web"} | ({} if label is None else {"pgmqbus.dev/inject": label})
+    assert pod(None, injected, labels=labels).without == without
 
 
 def test_a_pod_that_is_going() -> None:

@@ -53,6 +53,7 @@ def test_a_channel_has_defaults():
             "visibilityTimeoutSeconds": 30, "batchSize": 10, "pollIntervalMilliseconds": 100, "maxPollSeconds": 5,
         },
         "credentials": {"secretName": None, "rotationInterval": None, "overlap": "24h"},
+        "injection": None,
         "deletionPolicy": "Retain",
     }  # fmt: skip
     assert spec.wire_name("team", "orders") == "team.orders"
@@ -81,6 +82,8 @@ def test_a_channel_may_name_its_name_and_its_secret():
         {"reader": {"batchSize": 0}}, {"reader": {"batchSize": 1001}}, {"reader": {"visibilityTimeoutSeconds": 3601}},
         {"reader": {"pollIntervalMilliseconds": 9}}, {"reader": {"maxPollSeconds": 61}},
         {"deletionPolicy": "Keep"}, {"unknown": 1}, {"limits": {"maxpeers": 1}}, {"databaseRef": {}},
+        {"injection": {}}, {"injection": {"podSelector": {}}}, {"injection": {"podSelector": {"matchLabels": {}}}},
+        {"injection": {"podSelector": {"matchLabels": {"a": "b"}, "names": ["c"]}}},
     ],
 )  # fmt: skip
 def test_a_bad_channel_is_refused(fields):

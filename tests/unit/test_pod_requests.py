@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bus_operator.pod_requests import MAX_CHANNELS, MalformedPodError, requested_channels
+from bus_operator.pod_requests import MAX_CHANNELS, MalformedPodError, Request, may_be_selected, requested_channels
 
 LONG = "a" * 63
 
@@ -67,6 +67,51 @@ def test_asking_for_nothing_says_what_to_write(value: str | None) -> None:
 def test_without_the_label_nothing_is_asked(unlabelled: Pod) -> None:
     assert requested_channels(unlabelled) == requested_channels({})
     assert requested_channels(unlabelled).channels == ()
+
+
+def asking(label: str | None, channels: str | None) -> Pod:
+    labels = {} if label is None else {"pgmqbus.dev/inject": label}
+    return {
+        "metadata": {"labels": labels, "annotations": {} if channels is None else {"pgmqbus.dev/channels": channels}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("label", "channels", "request_"),
+    [
+        ("true", "orders", Request(("orders",))),
+        ("true", None, Request(("a", "b"))),
+        ("true", " ,", Request(("a", "b"))),
+        (None, "orders", Request(("orders",))),
+        (None, "", Request(("a", "b"), asked=False)),
+        (None, None, Request(("a", "b"), asked=False)),
+        ("false", "orders", Request()),
+        ("false", None, Request()),
+        ("", None, Request()),
+    ],
+)
+def test_a_selected_pod(label: str | None, channels: str | None, request_: Request) -> None:
+    assert requested_channels(asking(label, channels), ("a", "b")) == request_
+
+
+@pytest.mark.parametrize(
+    ("label", "channels", "matters"),
+    [
+        ("true", "orders", False),
+        ("true", "", True),
+        (None, "orders", True),
+        (None, None, True),
+        ("false", None, False),
+    ],
+)
+def test_whether_selectors_matter(label: str | None, channels: str | None, matters: bool) -> None:
+    assert may_be_selected(asking(label, channels)) is matters
+
+
+def test_more_selecting_channels_than_allowed() -> None:
+    request = requested_channels(asking(None, None), [f"c{n:03}" for n in range(MAX_CHANNELS + 1)])
+    assert request.channels == tuple(f"c{n:03}" for n in range(MAX_CHANNELS))
+    assert request.warnings == ("101 BusChannels select the pod: only the first 100 by name are injected",)
 
 
 def test_more_channels_than_allowed() -> None:

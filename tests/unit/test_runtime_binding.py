@@ -48,6 +48,15 @@ def test_without_config_the_defaults_hold(tmp_path: Path) -> None:
     assert find_binding(root=tmp_path).reader == ReaderDefaults(30, 10, 100, 5)
 
 
+@pytest.mark.parametrize("name", [None, "audit"])
+def test_a_binding_whose_secret_is_not_there_yet(tmp_path: Path, name: str | None) -> None:
+    """A pod that a BusChannel selects starts without it: its volume is there, and empty."""
+    (tmp_path / "audit" / "..2026_05_04").mkdir(parents=True)
+    (tmp_path / "audit" / "..data").symlink_to("..2026_05_04")
+    with pytest.raises(BindingError, match=r"audit is empty: .* kubectl describe buschannel audit says why"):
+        find_binding(name, root=tmp_path)
+
+
 def test_the_password_shows_nowhere(tmp_path: Path) -> None:
     write(tmp_path)
     assert "hush" not in repr(find_binding(root=tmp_path))

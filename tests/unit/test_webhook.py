@@ -2,11 +2,12 @@
 
 import asyncio
 import base64
+import copy
 import io
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +42,14 @@ class Channels:
         self.known: dict[tuple[str, str], str | Exception] = {}
         self.asked: list[tuple[str, str]] = []
         self.hangs = False
+        self.selecting: dict[str, tuple[str, ...]] = {}
+        self.selection_hangs = False
+
+    async def select(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """The BusChannels of namespace shop that select pods, by the label `app`."""
+        if self.selection_hangs:
+            await asyncio.Event().wait()
+        return self.selecting.get(labels.get("app", ""), ()) if namespace == "shop" else ()
 
     async def resolve(self, namespace: str, channel: str) -> str | None:
         self.asked.append((namespace, channel))
@@ -74,7 +83,7 @@ def context(bundle: CertificateBundle) -> ssl.SSLContext:
 
 @pytest.fixture
 async def server(channels: Channels, context: ssl.SSLContext) -> AsyncIterator[WebhookServer]:
-    server = WebhookServer(make_app(channels.resolve, lookup_timeout=0.2))
+    server = WebhookServer(make_app(channels.resolve, channels.select, lookup_timeout=0.2))
     await server.start("127.0.0.1", 0, context)
     yield server
     await server.stop()
@@ -227,6 +236,58 @@ async def test_asking_without_naming_a_channel(post: Post) -> None:
     assert 'pgmqbus.dev/channels: "orders,audit"' in response["warnings"][0]
 
 
+def unlabelled(**labels: str) -> Json:
+    return pod(None) | {"metadata": {"generateName": "web-7d4b-", "labels": labels}}
+
+
+async def test_a_pod_that_is_selected_waits_for_nothing(post: Post, channels: Channels) -> None:
+    channels.selecting["web"] = ("audit", "orders")
+    response = await admit(post, review(unlabelled(app="web")))
+    after = patched(unlabelled(app="web"), response)
+    assert after["spec"]["volumes"] == [
+        {"name": "pgmqbus-audit", "secret": {"secretName": "audit-credentials", "optional": True}},
+        {"name": "pgmqbus-orders", "secret": {"secretName": "orders-bus", "optional": True}},
+    ]
+    assert after["metadata"]["annotations"]["pgmqbus.dev/injected"] == "audit,orders"
+    assert "warnings" not in response
+    assert "patch" not in await admit(post, review(after)), "it is seen again"
+    sidecar = copy.deepcopy(after)
+    sidecar["spec"]["containers"].append({"name": "sidecar"})
+    again = patched(sidecar, await admit(post, review(sidecar)))
+    assert again["spec"]["volumes"] == after["spec"]["volumes"]
+    assert len(again["spec"]["containers"][1]["volumeMounts"]) == 2
+
+
+async def test_a_pod_that_asks_waits_even_if_it_is_selected(post: Post, channels: Channels) -> None:
+    channels.selecting["web"] = ("audit",)
+    asking = pod("orders")
+    asking["metadata"]["labels"]["app"] = "web"
+    after = patched(asking, await admit(post, review(asking)))
+    assert after["spec"]["volumes"] == [{"name": "pgmqbus-orders", "secret": {"secretName": "orders-bus"}}]
+
+
+async def test_pods_that_nothing_selects_are_left_alone_in_silence(
+    post: Post, channels: Channels, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    channels.selecting["web"] = ("audit",)
+    for other, namespace in ((unlabelled(app="db"), "shop"), (unlabelled(app="web"), "blog")):
+        assert set(await admit(post, review(other, namespace=namespace))) == {"uid", "allowed"}
+    opted_out = unlabelled(app="web", **{"pgmqbus.dev/inject": "false"})
+    assert set(await admit(post, review(opted_out))) == {"uid", "allowed"}
+    assert channels.asked == []
+    assert "web-7d4b-" not in caplog.text
+
+
+async def test_what_selects_is_not_found_out(post: Post, channels: Channels) -> None:
+    """As when a replica has just started: pods that did not ask start without, the others are not delayed by it."""
+    channels.selection_hangs = True
+    response = await asyncio.wait_for(admit(post, review(unlabelled(app="web"))), 5)
+    assert "patch" not in response
+    assert response["warnings"] == ["not found out which BusChannels select the pod: it gets none of their bindings"]
+    assert "warnings" not in await admit(post, review(pod()))
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -361,7 +422,7 @@ async def test_a_reloaded_certificate_is_served_to_new_connections_and_open_ones
 
 
 async def test_healthy_while_it_accepts_connections(channels: Channels, context: ssl.SSLContext) -> None:
-    server = WebhookServer(make_app(channels.resolve))
+    server = WebhookServer(make_app(channels.resolve, channels.select))
     assert not server.healthy
     with pytest.raises(RuntimeError, match="not started"):
         _ = server.port
@@ -375,11 +436,11 @@ async def test_healthy_while_it_accepts_connections(channels: Channels, context:
 
 
 async def test_stopping_what_never_started(channels: Channels) -> None:
-    await WebhookServer(make_app(channels.resolve)).stop()
+    await WebhookServer(make_app(channels.resolve, channels.select)).stop()
 
 
 async def test_a_taken_port_is_an_error(server: WebhookServer, channels: Channels, context: ssl.SSLContext) -> None:
-    second = WebhookServer(make_app(channels.resolve))
+    second = WebhookServer(make_app(channels.resolve, channels.select))
     with pytest.raises(OSError, match="address already in use"):
         await second.start("127.0.0.1", server.port, context)
     assert not second.healthy

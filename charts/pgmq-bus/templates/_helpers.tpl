@@ -24,6 +24,11 @@ app.kubernetes.io/name: {{ include "pgmq-bus.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* A label of the chart's own pods: no podSelector selects them, and they are not even shown to the webhook. */}}
+{{- define "pgmq-bus.noBinding" -}}
+pgmqbus.dev/inject: "false"
+{{- end }}
+
 {{- define "pgmq-bus.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "pgmq-bus.selectorLabels" . }}

@@ -10,7 +10,7 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
-# The metadata of pods that ask for bindings: those that did not get them are named in an Event.
+# The metadata of pods that ask for bindings or are selected for them: those that did not get them are named in an Event.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
