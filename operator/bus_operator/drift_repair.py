@@ -36,9 +36,12 @@ _PGMQ_FUNCTION = re.compile(
 )
 
 
-async def look(connection: asyncpg.Connection, channel_id: int | None = None) -> list[Difference]:
+async def look(
+    connection: asyncpg.Connection, channel_id: int | None = None, *, fingerprint: bool = False
+) -> list[Difference]:
     """What is not as it should be, in one channel or in the whole database, as it was at one moment.
 
+    With `fingerprint` also that the shared functions differ from what was recorded, where no single one is found.
     Nothing while another version's schema is installed; another version's functions are not compared.
     """
     if not await connection.fetchval(sql.query("drift_can_be_seen")):
@@ -73,7 +76,7 @@ async def look(connection: asyncpg.Connection, channel_id: int | None = None) ->
             return found
         bundled = installed["pgmq_version"] == get_embedded_sql_version()
         found += await _found(connection, sql.query("drift_pgmq"), _pgmq_functions() if bundled else None)
-        if shared is not None and not any(item.channel is None for item in found):
+        if fingerprint and shared is not None and not any(item.channel is None for item in found):
             actual = await catalog.functions_fingerprint(connection)
             if installed["functions_fingerprint"] != f"{digest}{actual}":
                 found.append(Difference(ALL_FUNCTIONS, "were changed", Repair.FUNCTIONS))

@@ -38,8 +38,8 @@ async def install(
 
     Args:
         connection: An administrator's session.
-        drift: What was found to be changed by hand. If that is nothing and functions were changed since that look, they
-            are looked at again before they are made anew, and what is found is put right and added.
+        drift: What was found to be changed by hand. If nothing of that explains why the shared functions are to be made
+            anew, it is looked for before they are, and what is found is put right and added.
 
     Returns:
         The database as it then is, and what was done.
@@ -50,9 +50,11 @@ async def install(
         actions = plan.plan_installation(observed, sql.schema_version(), installation.functions_digest())
         if not actions:
             break
-        if drift == [] and any(isinstance(action, InstallFunctions) and not action.in_place for action in actions):
-            drift += await drift_repair.look(connection)
-            await drift_repair.repair(connection, drift)
+        anew = any(isinstance(action, InstallFunctions) and not action.in_place for action in actions)
+        if anew and drift is not None and all(item.channel is not None for item in drift):
+            found = await drift_repair.look(connection, fingerprint=True)
+            await drift_repair.repair(connection, found)
+            drift += [item for item in found if item not in drift]
         await installation.apply_installation(connection, actions)
         done += actions
     else:

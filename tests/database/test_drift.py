@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from wire import Peer, payloads
 from bus_operator import drift_repair, provision, sql
 from bus_operator.database import connect
 from bus_operator.drift import Repair
+from bus_operator.drift_repair import ALL_FUNCTIONS
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,29 @@ async def test_one_channels_drift_alone(tampered: Tampered, superuser: asyncpg.C
         assert (found.channel, str(found)) == ("orders", f"table {names['log']}: SELECT granted to stranger")
         assert await drift_repair.look(session, ids["audit"]) == []
         await provision.keep(session)
+
+
+async def test_a_channels_drift_hides_none_of_the_shared_functions(
+    tampered: Tampered, superuser: asyncpg.Connection
+) -> None:
+    (renamed,) = (tampering for tampering, difference in TAMPERINGS if difference.startswith(ALL_FUNCTIONS))
+    await superuser.execute(f"{renamed}; drop function pgmq_bus_channel.publish_{{token}}".format(**tampered.names))
+    async with tampered.database.session() as session:
+        _, _, report = await provision.keep(session)
+        assert [(item.channel, item.problem) for item in report.repaired] == [
+            ("orders", "is missing"),
+            (None, "were changed"),
+        ]
+        assert report.remaining == ()
+
+
+async def test_where_nothing_was_changed_the_fingerprint_is_taken_once(tampered: Tampered) -> None:
+    statements: Counter[str] = Counter()
+    async with tampered.database.session() as session:
+        with session.query_logger(lambda record: statements.update([record.query])):
+            _, done, report = await provision.keep(session)
+    assert (done, bool(report)) == ([], False)
+    assert statements[sql.query("functions_fingerprint")] == 1
 
 
 async def test_a_damaged_registry_is_named(tampered: Tampered, server: postgres.Server) -> None:

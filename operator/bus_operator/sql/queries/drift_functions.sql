@@ -90,7 +90,7 @@ cross join lateral (
     where f.belongs and f.attributes <> f.expected_attributes
     union all
     select format('its settings are (%s) instead of (%s)', array_to_string(f.proconfig, '; '), array_to_string(f.settings, '; ')), f.how, null
-    where f.belongs and f.proconfig is distinct from f.settings
+    where f.belongs and f.oid is not null and f.proconfig is distinct from f.settings
     union all
     select
         format('%s granted to %s', concat_ws(' ', g.privilege_type, case when g.is_grantable then 'WITH GRANT OPTION' end), coalesce(r.rolname, 'PUBLIC')),
@@ -103,7 +103,7 @@ cross join lateral (
     select
         format('EXECUTE revoked from %s', f.grantee), 'statement', format('grant execute on function %s to %I', f.oid::regprocedure, f.grantee)
     from pg_roles as r
-    where f.belongs and r.rolname = f.grantee
+    where f.belongs and f.oid is not null and r.rolname = f.grantee
         and not exists (
             select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as g
             where g.grantee = r.oid and not g.is_grantable
