@@ -135,21 +135,34 @@ class Server:
             self.process.wait()
         self.process = None
 
+    def kill(self) -> None:
+        """As if the machine had gone: SIGKILL to all of its processes at once. What is in memory is lost."""
+        assert self.process is not None
+        for pid in reversed(self._halt()):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
     @contextmanager
     def silent(self) -> Iterator[None]:
         """It accepts connections and says nothing, on old ones neither."""
-        assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        # The postmaster first, so that no process is added meanwhile.
-        os.kill(self.process.pid, signal.SIGSTOP)
-        stopped = [self.process.pid, *map(int, children.read_text().split())]
-        for pid in stopped[1:]:
-            os.kill(pid, signal.SIGSTOP)
+        stopped = self._halt()
         try:
             yield
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
+
+    def _halt(self) -> list[int]:
+        """Stops all of its processes where they are; the postmaster's first."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        # The postmaster before the others, so that no process is added meanwhile.
+        os.kill(self.process.pid, signal.SIGSTOP)
+        stopped = [self.process.pid, *map(int, children.read_text().split())]
+        for pid in stopped[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        return stopped
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

@@ -1,6 +1,5 @@
 """Histories of a perfect bus, made up at random, are right; and whatever is changed in one is found."""
 
-import os
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from chaos.checker import check
 from chaos.history import Event
 from chaos.promises import Promise
 from chaos.verdict import Broken
+from fuzzing import examples
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -17,13 +17,7 @@ PUBLISHERS = ("p1", "p2", "p3")
 #: Name of the peer, and whether it is a durable one.
 PEERS = (("billing", True), ("ledger", True), ("s1", False), ("s2", False))
 
-NIGHTLY = os.environ.get("FUZZ_PROFILE") == "nightly"
-SETTINGS = settings(
-    max_examples=1000 if NIGHTLY else 15,
-    derandomize=not NIGHTLY,
-    deadline=None,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
-)
+SETTINGS = settings(examples(15), suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
 @dataclass
