@@ -7,7 +7,7 @@ messages, whose messages wait longest.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from prometheus_client import Metric
@@ -34,18 +34,31 @@ class _Channel(NamedTuple):
         return self.ready, not self.losing, -oldest, -backlog, self.labels
 
 
+_LABELS = ("namespace", "name", "database")
+"""Of what is said about a channel."""
+
+
 class ChannelMetrics:
     """Gives the families of metrics.
 
     Args:
         inventory: The BusChannels there are; one that is deleted has no metrics any more.
         surveys: How they are used; None where another replica leads, which has all of these metrics then.
+        overdue: Whose credentials should have changed, and since how many seconds.
         limit: Of how many channels there are metrics at most.
     """
 
-    def __init__(self, inventory: Inventory, surveys: Callable[[], Surveys | None], *, limit: int) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        surveys: Callable[[], Surveys | None],
+        overdue: Callable[[], Iterable[tuple[Resource, float]]],
+        *,
+        limit: int,
+    ) -> None:
         self._inventory = inventory
         self._surveys = surveys
+        self._overdue = overdue
         self._limit = limit
 
     def families(self) -> Iterator[Metric]:
@@ -65,7 +78,18 @@ class ChannelMetrics:
             value=left_out,
         )
         yield from _of_channels(channels)
+        yield self._overdue_rotations()
         yield from _of_databases([("/".join(key), survey) for key, survey in surveys.current()])
+
+    def _overdue_rotations(self) -> Metric:
+        family = GaugeMetricFamily(
+            "pgmq_bus_channel_rotation_overdue_seconds",
+            "Since when a BusChannel's credentials should have been replaced, or replaced ones ended; else no series.",
+            labels=_LABELS,
+        )
+        for channel, seconds in heapq.nlargest(self._limit, self._overdue(), key=lambda item: item[1]):
+            family.add_metric(_labels(channel), seconds)
+        return family
 
     def _resources(self) -> Metric:
         counts = Counter(
@@ -88,11 +112,15 @@ def _readiness(resource: Resource) -> tuple[str, str]:
     return condition.get("status", "Unknown"), condition.get("reason", "NotReconciledYet")
 
 
+def _labels(channel: Resource) -> tuple[str, str, str]:
+    database = channel.status.get("database")
+    return channel.namespace, channel.name, f"{database['namespace']}/{database['name']}" if database else ""
+
+
 def _channel(resource: Resource, surveys: Surveys) -> _Channel:
     reference = resource.status.get("database") or {}
-    database = (reference.get("namespace", ""), reference.get("name", ""))
-    survey = surveys.of(database)
-    labels = (resource.namespace, resource.name, "/".join(database) if reference else "")
+    survey = surveys.of((reference.get("namespace", ""), reference.get("name", "")))
+    labels = _labels(resource)
     ready = _readiness(resource)[0] == "True"
     if survey is None:
         return _Channel(labels, ready, losing=False, usage=None)
@@ -121,7 +149,7 @@ _MEASURES: tuple[tuple[str, type[CounterMetricFamily | GaugeMetricFamily], str, 
 
 
 def _of_channels(channels: Sequence[_Channel]) -> Iterator[Metric]:
-    labels = ("namespace", "name", "database")
+    labels = _LABELS
     ready = GaugeMetricFamily("pgmq_bus_channel_ready", "Whether the BusChannel is Ready.", labels=labels)
     for channel in channels:
         ready.add_metric(channel.labels, channel.ready)

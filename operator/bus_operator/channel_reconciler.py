@@ -27,6 +27,7 @@ from bus_operator.provision import ProvisionedChannel
 from bus_operator.reporting import Reporter, Wake, usage
 from bus_operator.roles import IssuedCredential
 from bus_operator.rotation import Rotation
+from bus_operator.rotation_deadlines import RotationDeadlines
 from bus_operator.selection import Selection
 from bus_operator.shards import Shard
 from bus_operator.verification_schedule import VerificationSchedule, condition
@@ -49,6 +50,7 @@ class ChannelReconciler:
         deletion: Sees to those that are being deleted.
         withdrawal: Sees to those that are not allowed any more.
         schedule: When a channel's isolation is verified.
+        deadlines: Where it is noted when their credentials must have changed.
         ledger: Where those that are right are noted.
         bindings: Watches their Secrets.
         reporter: Where the outcome goes.
@@ -67,6 +69,7 @@ class ChannelReconciler:
         deletion: ChannelDeletion,
         withdrawal: Withdrawal,
         schedule: VerificationSchedule,
+        deadlines: RotationDeadlines,
         ledger: Ledger,
         bindings: BindingWatch,
         reporter: Reporter,
@@ -87,6 +90,7 @@ class ChannelReconciler:
         self._resync = resync
         self._credential_unused = credential_unused
         self._schedule = schedule
+        self._deadlines = deadlines
         self._cluster: str | None = None
 
     async def reconcile(self, key: Key) -> float | None:
@@ -102,6 +106,7 @@ class ChannelReconciler:
         resource = self._inventory.channels.get(key)
         if resource is None or resource.deleting:
             self._ledger.forget(key)
+            self._deadlines.forget(key)
         if resource is None:
             return None
         if resource.deleting:
@@ -141,6 +146,7 @@ class ChannelReconciler:
         if isinstance(failure, TransientError):
             raise failure
         if failure is not None:
+            self._deadlines.forget(resource.key)
             tallies.failed(resource.kind, failure.reason)
             # What waits for its database is woken by that.
             return None if failure.reason == "DatabaseUnavailable" else self._resync
@@ -206,6 +212,7 @@ class ChannelReconciler:
         await rotation.tell(provisioned, self._kube, self._reporter)
         progress.current = rotation.condition(provisioned.channel, provisioned.generation, secret_name)
         progress.next_look = rotation.next_look(provisioned.channel)
+        self._deadlines.note(resource.key, rotation.next_step(provisioned.channel))
         fields |= {
             "secretRef": {"name": secret_name},
             "credentialGeneration": provisioned.generation,

@@ -165,6 +165,10 @@ class Controller:
         """How many pods asked for a binding and have none; None while another replica leads."""
         return self._term.binding_audit.lacking if self._term is not None else None
 
+    def overdue_rotations(self) -> Iterator[tuple[Resource, float]]:
+        """The BusChannels whose credentials should have changed, and since how many seconds."""
+        return self._term.deadlines.overdue() if self._term is not None else iter(())
+
     @property
     def selected_pods_without_binding(self) -> int | None:
         """How many pods a BusChannel selects that have no binding; None while another replica leads."""
@@ -212,6 +216,7 @@ class _Term:
         self._unseen = {Item("BusChannel", key) for key in inventory.channels}
         self._started = asyncio.get_running_loop().time()
         self.databases = self._reconciler.databases
+        self.deadlines = self._reconciler.deadlines
         self.binding_audit = BindingAudit(kube, inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 

@@ -93,7 +93,10 @@ class Operator:
         self._webhook = WebhookServer(make_app(self._secret_name, self._selecting))
         self._health = HealthServer(lambda: self._canary.deaf, self._ready)
         channels = ChannelMetrics(
-            self._controller.inventory, lambda: self._controller.surveys, limit=settings.metrics_max_channels
+            self._controller.inventory,
+            lambda: self._controller.surveys,
+            self._controller.overdue_rotations,
+            limit=settings.metrics_max_channels,
         )
         self._metrics = MetricsServer(
             gauges.of_operator(self._controller, self._elector, self._canary, self._certificate, self._definitions),

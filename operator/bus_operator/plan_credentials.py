@@ -112,16 +112,26 @@ def is_wanted(observed: ObservedChannel, rules: RotationRules) -> bool:
     return current is not None and _cause(observed, current, rules, valid=True, held=None) is not None
 
 
-def next_look(observed: ObservedChannel, rules: RotationRules) -> timedelta | None:
-    """After which time there may be something to do about the logins; None: nothing that time brings about."""
-    retiring = retiring_logins(observed, rules)
-    now = observed.observed_at
-    if retiring:
-        until_deadline = min(item.deadline for item in retiring) - now
-        return max(min(rules.unused / LOOKS, until_deadline), timedelta(0))
+def next_step(observed: ObservedChannel, rules: RotationRules) -> timedelta | None:
+    """How long until a login before the current one must have ended, or else until the current one is to be replaced.
+
+    Less than nothing when that is overdue; None: no step that time brings about.
+    """
+    if retiring := retiring_logins(observed, rules):
+        return min(item.deadline for item in retiring) - observed.observed_at
     current = current_login(observed)
     due = _due_at(observed, current, rules) if current is not None else None
-    return max(due - now, timedelta(0)) if due is not None else None
+    return due - observed.observed_at if due is not None else None
+
+
+def next_look(observed: ObservedChannel, rules: RotationRules) -> timedelta | None:
+    """After which time there may be something to do about the logins; None: nothing that time brings about."""
+    after = next_step(observed, rules)
+    if after is None:
+        return None
+    if retiring_logins(observed, rules):
+        after = min(after, rules.unused / LOOKS)
+    return max(after, timedelta(0))
 
 
 def plan_credentials(

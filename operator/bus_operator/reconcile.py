@@ -18,6 +18,7 @@ from bus_operator.ledger import Ledger
 from bus_operator.namespaces import Namespaces
 from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
+from bus_operator.rotation_deadlines import RotationDeadlines
 from bus_operator.selection import Selection
 from bus_operator.verification_schedule import VerificationSchedule
 from bus_operator.withdrawal import Withdrawal
@@ -59,6 +60,7 @@ class Reconciler:
             nudge(kind, key, delay=delay)
 
         self._wake = wake = wake_afresh
+        self.deadlines = RotationDeadlines(inventory)
         self._bindings = bindings = BindingWatch(kube, ledger, lambda key: wake_afresh("BusChannel", key))
         self._namespaces = Namespaces(kube, self._namespace_changed)
         self._selection = selection = Selection(self._namespaces, inventory)
@@ -102,6 +104,7 @@ class Reconciler:
             deletion=deletion,
             withdrawal=Withdrawal(selection, self.databases),
             schedule=schedule,
+            deadlines=self.deadlines,
             ledger=ledger,
             bindings=bindings,
             reporter=reporter,

@@ -14,7 +14,7 @@ from bus_operator.errors import BusError
 from bus_operator.inventory import Resource
 from bus_operator.kube import Kube
 from bus_operator.model import ChannelSpec
-from bus_operator.plan_credentials import RetiringLogin, RotationRules, is_wanted, next_look, retiring_logins
+from bus_operator.plan_credentials import RetiringLogin, RotationRules, is_wanted, next_look, next_step, retiring_logins
 from bus_operator.provision import ProvisionedChannel
 from bus_operator.reporting import Reporter
 from bus_operator.roles import IssuedCredential
@@ -71,6 +71,11 @@ class Rotation:
     def next_look(self, channel: ObservedChannel) -> float | None:
         """Seconds after which time may have brought something about; None: never."""
         after = next_look(channel, self.rules)
+        return after.total_seconds() if after is not None else None
+
+    def next_step(self, channel: ObservedChannel) -> float | None:
+        """Seconds until a step must have been taken, below 0 when it is overdue; None: there is none to come."""
+        after = next_step(channel, self.rules)
         return after.total_seconds() if after is not None else None
 
     async def tell(self, provisioned: ProvisionedChannel, kube: Kube, reporter: Reporter) -> None:

@@ -9,9 +9,11 @@ import pytest
 from control_plane import wait_until
 from operator_process import Operator
 from operator_world import Namespace, Ref, World
+from scraping import value, wait_for
 
 from benchmarks.operator_scale.rows.rotation import rotate_under_load
 
+OVERDUE = "pgmq_bus_channel_rotation_overdue_seconds"
 LATER = "update pgmq_bus.login set published_at = published_at - $1::text::interval"
 
 
@@ -148,9 +150,12 @@ async def test_a_credential_that_does_not_work_is_not_published(
     assert failed["status"] == "False"
     assert f"generation 2 does not work at 127.0.0.1:{fragile_server.port}" in failed["message"]
     assert "auth_query" in failed["message"]
+    of = {"namespace": namespace.name, "name": channel.name, "database": f"{namespace.name}/main"}
+    wait_until(lambda: (value(world.operator, OVERDUE, **of) or 0) > 0, "it is overdue")
     assert namespace.secret("orders-bus") == before
     main.patch({"clientEndpoint": None})
     wait_until(lambda: generation(namespace) == 2, "it goes on", seconds=30)
+    wait_for(world.operator, None, OVERDUE, **of)
     channel.wait_for("Current", "CredentialsCurrent")
     assert await logins(database) == [2]
     async with namespace.login() as login:

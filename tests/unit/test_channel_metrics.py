@@ -46,7 +46,14 @@ class World:
         for resource in (database(), *channels):
             self.inventory.put(resource)
         self.surveys = Surveys()
-        self.metrics = ChannelMetrics(self.inventory, lambda: self.surveys, limit=limit)
+        self.overdue: dict[str, float] = {}
+        self.metrics = self.limited(limit)
+
+    def limited(self, limit: int) -> ChannelMetrics:
+        return ChannelMetrics(self.inventory, lambda: self.surveys, self._overdue, limit=limit)
+
+    def _overdue(self) -> Iterator[tuple[Resource, float]]:
+        return ((self.inventory.channels["shop", name], seconds) for name, seconds in self.overdue.items())
 
     async def scrape(self) -> dict[str, Metric]:
         text = (await MetricsServer(families=[self.metrics.families]).exposition()).decode()
@@ -103,7 +110,7 @@ async def test_a_deleted_channel_vanishes_and_a_retained_one_counts_for_its_data
 
 
 async def test_who_does_not_lead_says_nothing() -> None:
-    metrics = ChannelMetrics(World(channel("orders")).inventory, lambda: None, limit=10)
+    metrics = ChannelMetrics(World(channel("orders")).inventory, lambda: None, lambda: (), limit=10)
     assert list(metrics.families()) == []
 
 
@@ -134,6 +141,16 @@ async def test_no_more_than_the_limit_and_the_worst_first() -> None:
     assert value(families, "pgmq_bus_database_lost_messages_total", database="pgmq-bus/main") == 1
 
 
+async def test_overdue_rotations_and_the_longest_first() -> None:
+    world = World(*(channel(name) for name in "abc"), limit=2)
+    overdue = (await world.scrape())["pgmq_bus_channel_rotation_overdue_seconds"]
+    assert overdue.samples == []
+    world.overdue = {"a": 30.0, "b": 7200.0, "c": 600.0}
+    overdue = (await world.scrape())["pgmq_bus_channel_rotation_overdue_seconds"]
+    assert {(item.labels["name"], item.value) for item in overdue.samples} == {("b", 7200), ("c", 600)}
+    assert overdue.samples[0].labels == LABELS | {"name": "b"}
+
+
 async def test_within_the_limit_none_is_left_out() -> None:
     world = World(channel("a"), channel("b"), limit=2)
     assert await world.names() == ["a", "b"]
@@ -150,7 +167,7 @@ async def test_what_two_thousand_channels_cost(limit: int) -> None:
     tracemalloc.stop()
     # A kilobyte for each channel: 5 MiB for 5,000 of them.
     assert kept < 2000 * 1024
-    world.metrics = ChannelMetrics(world.inventory, lambda: world.surveys, limit=limit)
+    world.metrics = world.limited(limit)
     families = await world.scrape()
     assert len(families["pgmq_bus_channel_ready"].samples) == limit
     assert value(families, "pgmq_bus_channels_left_out") == 2000 - limit

@@ -16,6 +16,7 @@ from bus_operator.plan_credentials import (
     current_login,
     is_wanted,
     next_look,
+    next_step,
     plan_credentials,
     retiring_logins,
 )
@@ -193,3 +194,14 @@ class TestRetiring:
         assert next_look(almost, RULES) == timedelta(seconds=10)
         over = channel(login(1), login(2), at=timedelta(hours=25))
         assert next_look(over, RULES) == timedelta(0)
+
+    def test_when_the_next_step_is_due(self) -> None:
+        """The end of the login before, and only then the age of the current one."""
+        by_age = replace(RULES, interval=timedelta(hours=100))
+        assert next_step(channel(login(1)), RULES) is None
+        assert next_step(channel(login(1), login(2)), by_age) == timedelta(hours=24)
+        assert next_step(channel(login(1), login(2), at=timedelta(hours=25)), by_age) == timedelta(hours=-1)
+        fresh = next_step(channel(login(2)), by_age)
+        assert fresh is not None
+        assert timedelta(hours=90) < fresh <= timedelta(hours=100)
+        assert next_step(channel(login(2), at=timedelta(hours=150)), by_age) == fresh - timedelta(hours=150)
