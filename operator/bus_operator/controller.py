@@ -230,7 +230,7 @@ class _Term:
                 group.create_task(self.queue.run())
                 group.create_task(self.binding_audit.run())
                 group.create_task(self.surveys.run(self.databases.usable_now))
-                group.create_task(self._reconciler.follow_namespaces())
+                group.create_task(self._reconciler.namespaces.run())
                 group.create_task(self._reconciler.schedule.run())
         finally:
             for _, task in self._secret_watches.values():
@@ -246,8 +246,10 @@ class _Term:
         if item.kind == PENDING_DELETIONS:
             return Lane("deletions", item.key)
         resource = self._inventory.channels.get(item.key)
-        purpose = "deletions" if resource is not None and resource.deleting else "channels"
-        return Lane(purpose, self._reconciler.presumed_database_of(item.key))
+        if resource is None:
+            return Lane("channels", None)
+        purpose = "deletions" if resource.deleting else "channels"
+        return Lane(purpose, self._reconciler.selection.presumed_database_of(resource))
 
     async def _reconcile(self, item: Item) -> float | None:
         with tallies.reconciling(item.kind):
@@ -258,10 +260,10 @@ class _Term:
             self._watch_secret(item.key)
             return await self._reconciler.reconcile_database(item.key)
         if item.kind == PENDING_DELETIONS:
-            await self._reconciler.carry_out_deletions(item.key)
+            await self._reconciler.pending.carry_out(item.key)
             return None
         try:
-            delay = await self._reconciler.reconcile_channel(item.key)
+            delay = await self._reconciler.channels.reconcile(item.key)
         except VerdictPendingError:
             # The verdict wakes it.
             return None
@@ -278,7 +280,7 @@ class _Term:
 
     def _watch_secret(self, key: Key) -> None:
         """Keeps exactly one watch on the Secret that the BusDatabase refers to now."""
-        wanted = self._reconciler.secret_of(key)
+        wanted = self.databases.secret_of(key)
         name, task = self._secret_watches.get(key, (None, None))
         if task is not None and name == wanted and not task.done():
             return

@@ -25,7 +25,7 @@ from bus_operator.withdrawal import Withdrawal
 
 
 class Reconciler:
-    """Makes the databases and the API server agree with the manifests.
+    """Makes the databases and the API server agree with the manifests, by the parts that it holds.
 
     Args:
         kube: The Kubernetes API.
@@ -62,8 +62,8 @@ class Reconciler:
         self._wake = wake = wake_afresh
         self.deadlines = RotationDeadlines(inventory)
         self._bindings = bindings = BindingWatch(kube, ledger, lambda key: wake_afresh("BusChannel", key))
-        self._namespaces = Namespaces(kube, self._namespace_changed)
-        self._selection = selection = Selection(self._namespaces, inventory)
+        self.namespaces = Namespaces(kube, self._namespace_changed)
+        self.selection = selection = Selection(self.namespaces, inventory)
         reporter = Reporter(kube, inventory, wake)
         self.schedule = schedule = VerificationSchedule(inventory, wake, interval=verification_interval)
 
@@ -84,7 +84,7 @@ class Reconciler:
             record_survey=record_survey,
             resync=resync,
         )
-        self._pending = PendingDeletions(
+        self.pending = PendingDeletions(
             kube, inventory, selection=selection, databases=self.databases, reporter=reporter, wake=wake
         )
         deletion = ChannelDeletion(
@@ -92,11 +92,11 @@ class Reconciler:
             inventory,
             selection=selection,
             databases=self.databases,
-            pending=self._pending,
+            pending=self.pending,
             reporter=reporter,
             wake=wake,
         )
-        self._channels = ChannelReconciler(
+        self.channels = ChannelReconciler(
             kube,
             inventory,
             selection=selection,
@@ -118,37 +118,11 @@ class Reconciler:
         self._bindings.stop()
         self.databases.close()
 
-    async def follow_namespaces(self) -> None:
-        """Watches what allowedNamespaces may select by, until it is cancelled."""
-        await self._namespaces.run()
-
     def _namespace_changed(self, name: str) -> None:
-        for channel in self._selection.channels_in(name):
+        for channel in self.selection.channels_in(name):
             self._wake(channel.kind, channel.key)
 
     async def reconcile_database(self, key: Key) -> float | None:
         """Looks at one BusDatabase. Returns the seconds until it wants to be looked at again, None when it is gone."""
         await self.databases.reconcile(key)
         return self._resync if key in self._inventory.databases else None
-
-    async def reconcile_channel(self, key: Key) -> float | None:
-        """Looks at one BusChannel. Returns the seconds until it wants to be looked at again.
-
-        None when it is gone, or when its database sees to that.
-
-        Raises VerdictPendingError when its database is probed first, which then wakes it.
-        """
-        return await self._channels.reconcile(key)
-
-    async def carry_out_deletions(self, key: Key) -> None:
-        """Does in one database what deleted BusChannels have left to do there."""
-        await self._pending.carry_out(key)
-
-    def secret_of(self, key: Key) -> str | None:
-        """The name of the Secret that a BusDatabase refers to."""
-        return self.databases.secret_of(key)
-
-    def presumed_database_of(self, channel: Key) -> Key | None:
-        """The BusDatabase that the channel most likely is or will be in; None where that is open."""
-        resource = self._inventory.channels.get(channel)
-        return self._selection.presumed_database_of(resource) if resource is not None else None
