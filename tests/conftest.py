@@ -24,12 +24,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture(scope="session", params=POSTGRES_VERSIONS, ids=lambda version: f"pg{version}")
 def server(request: pytest.FixtureRequest) -> Iterator[postgres.Server]:
     """A PostgreSQL server, once per version and session."""
-    running = postgres.start_server(request.param)
-    try:
-        postgres.create_template(running)
+    with postgres.running_server(request.param) as running:
         yield running
-    finally:
-        running.remove()
 
 
 @pytest.fixture

@@ -266,6 +266,11 @@ class Database:
         async with connect(self.admin) as connection:
             yield connection
 
+    async def channels(self) -> list[str]:
+        """The names of the channels in it."""
+        async with self.session() as connection:
+            return [row["name"] for row in await connection.fetch("select name from pgmq_bus.channel order by name")]
+
     async def create_channel(self, name: str = "orders", *, uid: str | None = None, **spec: Any) -> Channel:
         """Provisions a channel; `spec` as in a manifest, e.g. `limits={"maxPeers": 2}`."""
         parsed = ChannelSpec.model_validate({"channel": name, **spec})
@@ -296,6 +301,17 @@ def create_template(server: Server) -> None:
     asyncio.run(run())
 
 
+@contextmanager
+def running_server(version: int, *options: str) -> Iterator[Server]:
+    """A server with the template, which is gone afterwards."""
+    server = start_server(version, *options)
+    try:
+        create_template(server)
+        yield server
+    finally:
+        server.remove()
+
+
 async def create_database(server: Server, template: str = "bus_template") -> Database:
     name = f"bus_{secrets.token_hex(5)}"
     await _create(server, name, template)
@@ -315,5 +331,5 @@ async def drop_database(database: Database) -> None:
 
 __all__ = [
     "Channel", "Database", "HeldCredential", "Server", "create_database", "create_template", "drop_database",
-    "free_port", "start_server",
+    "free_port", "running_server", "start_server",
 ]  # fmt: skip

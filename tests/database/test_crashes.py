@@ -22,12 +22,8 @@ JUMP = 1_000_000
 @pytest.fixture(scope="module")
 def fragile(server):
     """A server that other tests do not mind."""
-    running = postgres.start_server(server.version, *OPTIONS)
-    try:
-        postgres.create_template(running)
+    with postgres.running_server(server.version, *OPTIONS) as running:
         yield running
-    finally:
-        running.remove()
 
 
 @pytest.fixture

@@ -23,12 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server() -> Iterator[postgres.Server]:
     """One server is enough here: what differs between versions is in tests/database."""
-    running = postgres.start_server(18)
-    try:
-        postgres.create_template(running)
+    with postgres.running_server(18) as running:
         yield running
-    finally:
-        running.remove()
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +57,8 @@ def namespace(world: World) -> Namespace:
 
 @pytest.fixture(scope="session")
 def _fragile_server() -> Iterator[postgres.Server]:
-    running = postgres.start_server(18)
-    try:
-        postgres.create_template(running)
+    with postgres.running_server(18) as running:
         yield running
-    finally:
-        running.remove()
 
 
 @pytest.fixture
