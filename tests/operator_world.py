@@ -175,6 +175,19 @@ class Namespace:
             spec["databaseRef"] = {"name": simple} | ({"namespace": namespace} if namespace else {})
         return self._create("BusChannel", name, spec)
 
+    async def channel_with_messages(self, policy: str) -> Ref:
+        """The channel `orders`, in which the messages 1, 2 and 3 wait for the peer `worker`."""
+        channel = self.channel(deletionPolicy=policy)
+        channel.wait_ready()
+        async with self.login() as login:
+            await login.publish(await login.join(), 1, 2, 3)
+        return channel
+
+    async def messages(self) -> list[Any]:
+        """What waits in the channel `orders` for the peer `worker`."""
+        async with self.login() as login:
+            return await login.read(await login.join())
+
     def _create(self, kind: str, name: str, spec: Manifest) -> Ref:
         plural = f"{kind.lower()}s"
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec}

@@ -45,8 +45,7 @@ async def test_access_ends_and_comes_back(world: World, namespace: Namespace, ch
     change(database, user, True)
     channel.wait_ready()
     assert (user.secret("orders-bus") or {})["password"] != binding["password"]
-    async with user.login() as login:
-        assert await login.read(await login.join()) == [1, 2, 3]
+    assert await user.messages() == [1, 2, 3]
 
 
 async def test_access_ends_when_the_server_is_back(

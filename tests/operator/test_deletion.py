@@ -1,51 +1,37 @@
 """Deleting BusChannels: what becomes of the messages."""
 
 import asyncpg
-import postgres
 import pytest
 from control_plane import wait_until
 from operator_world import Namespace, Ref, World
 
 
-async def with_messages(world: World, namespace: Namespace, policy: str) -> tuple[postgres.Database, Ref]:
-    """A channel in which three messages wait for the peer `worker`."""
-    created = await world.postgres()
-    namespace.database(created.dsn)
-    channel = namespace.channel(deletionPolicy=policy)
-    channel.wait_ready()
-    async with namespace.login() as login:
-        await login.publish(await login.join(), 1, 2, 3)
-    return created, channel
-
-
-async def channels_in(database: postgres.Database) -> list[str]:
-    async with database.session() as session:
-        return [row["name"] for row in await session.fetch("select name from pgmq_bus.channel order by name")]
-
-
 async def test_retain(world: World, namespace: Namespace) -> None:
     """The messages wait for the BusChannel to come back; the credential does not."""
-    created, channel = await with_messages(world, namespace, "Retain")
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    channel = await namespace.channel_with_messages("Retain")
     binding = namespace.secret("orders-bus") or {}
     channel.delete()
     channel.wait_gone()
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(binding["uri"])
 
     again = namespace.channel(deletionPolicy="Retain")
     again.wait_ready()
     assert (namespace.secret("orders-bus") or {})["password"] != binding["password"]
-    async with namespace.login() as login:
-        assert await login.read(await login.join()) == [1, 2, 3]
+    assert await namespace.messages() == [1, 2, 3]
 
 
 async def test_delete(world: World, namespace: Namespace) -> None:
-    created, channel = await with_messages(world, namespace, "Delete")
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    channel = await namespace.channel_with_messages("Delete")
     binding = namespace.secret("orders-bus") or {}
     channel.delete()
     channel.wait_gone()
-    assert await channels_in(created) == []
+    assert await created.channels() == []
     async with created.session() as session:
         assert await session.fetchval("select count(*) from pgmq.meta") == 0
         role = binding["username"].replace("login", "channel").rpartition("_")[0]
@@ -58,14 +44,16 @@ async def test_delete(world: World, namespace: Namespace) -> None:
 
 
 async def test_delete_if_empty(world: World, namespace: Namespace) -> None:
-    created, channel = await with_messages(world, namespace, "DeleteIfEmpty")
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    channel = await namespace.channel_with_messages("DeleteIfEmpty")
     empty = namespace.channel("empty", deletionPolicy="DeleteIfEmpty")
     empty.wait_ready()
     empty.delete()
     channel.delete()
     empty.wait_gone()
     channel.wait_gone()
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
     message = f"channel '{namespace.name}.orders' still holds messages: it was retained"
     assert ("Warning", "NotEmpty", message) in channel.events()
 
@@ -73,12 +61,14 @@ async def test_delete_if_empty(world: World, namespace: Namespace) -> None:
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
 async def test_the_busdatabase_is_deleted_first(world: World, namespace: Namespace, policy: str) -> None:
     """Nothing waits for ever. What is in the database stays."""
-    created, channel = await with_messages(world, namespace, policy)
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    channel = await namespace.channel_with_messages(policy)
     Ref(world.kube, "busdatabases", namespace.name, "main").delete()
     channel.wait_for("DatabaseNotFound")
     channel.delete()
     channel.wait_gone()
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
     told = [event for event in channel.events() if event[1] == "NotDropped"]
     assert len(told) == (policy == "Delete")
 
@@ -103,12 +93,13 @@ async def test_the_loser_of_a_conflict_deletes_nothing(world: World, namespace: 
     loser.wait_for("ChannelConflict")
     loser.delete()
     loser.wait_gone()
-    assert await channels_in(created) == ["the-name"]
+    assert await created.channels() == ["the-name"]
 
 
 async def test_made_anew_at_once(world: World, namespace: Namespace) -> None:
     """The Secret of the one before is still there, as garbage collection takes its time: it passes on."""
-    _, channel = await with_messages(world, namespace, "Retain")
+    namespace.database((await world.postgres()).dsn)
+    channel = await namespace.channel_with_messages("Retain")
     old = channel.get()["metadata"]["uid"]
     channel.delete()
     channel.wait_gone()
@@ -117,5 +108,4 @@ async def test_made_anew_at_once(world: World, namespace: Namespace) -> None:
     owners = namespace.raw_secret("orders-bus")["metadata"]["ownerReferences"]
     assert [owner["uid"] for owner in owners] == [again.get()["metadata"]["uid"]]
     assert owners[0]["uid"] != old
-    async with namespace.login() as login:
-        assert await login.read(await login.join()) == [1, 2, 3]
+    assert await namespace.messages() == [1, 2, 3]

@@ -14,15 +14,6 @@ SECONDS = 60.0
 """What a namespace may take."""
 
 
-async def with_messages(namespace: Namespace, policy: str) -> Ref:
-    """A channel in which three messages wait for the peer `worker`."""
-    channel = namespace.channel(deletionPolicy=policy)
-    channel.wait_ready()
-    async with namespace.login() as login:
-        await login.publish(await login.join(), 1, 2, 3)
-    return channel
-
-
 def owed(database: Ref) -> list[tuple[str, str]]:
     """Name and policy of what is pending."""
     return sorted((item["name"], item["policy"]) for item in database.status.get("pendingDeletions", {}).values())
@@ -33,9 +24,11 @@ def wait_settled(database: Ref) -> None:
     wait_until(lambda: not owed(database), "nothing is pending", 90)
 
 
-async def channels_in(database: postgres.Database) -> list[str]:
-    async with database.session() as session:
-        return [row["name"] for row in await session.fetch("select name from pgmq_bus.channel order by name")]
+def delete_while_down(channel: Ref, server: postgres.Server) -> None:
+    """It goes without its database; the server stays down."""
+    server.stop()
+    channel.delete()
+    channel.wait_gone(SECONDS)
 
 
 @pytest.mark.parametrize("policy", ["Delete", "DeleteIfEmpty"])
@@ -46,16 +39,14 @@ async def test_dropped_when_the_server_is_back(
     database = namespace.database(created.dsn)
     channel = namespace.channel(deletionPolicy=policy)
     channel.wait_ready()
-    fragile_server.stop()
-    channel.delete()
-    channel.wait_gone(SECONDS)
+    delete_while_down(channel, fragile_server)
     assert owed(database) == [("orders", policy)]
     (told,) = (event for event in channel.events() if event[1] == "DeletionPending")
     name = f"{namespace.name}.orders"
     assert told[2].startswith(f"deletionPolicy {policy} is carried out on channel '{name}' when BusDatabase ")
     fragile_server.start()
     wait_settled(database)
-    assert await channels_in(created) == []
+    assert await created.channels() == []
     wait_until(
         lambda: ("Normal", "ChannelsDropped", f"of BusChannels deleted before: '{name}'") in database.events(),
         "an Event says so",
@@ -67,18 +58,15 @@ async def test_retained_and_its_logins_withdrawn_when_the_server_is_back(
 ) -> None:
     created = await world.postgres(server=fragile_server)
     database = namespace.database(created.dsn)
-    channel = await with_messages(namespace, "Retain")
+    channel = await namespace.channel_with_messages("Retain")
     binding = namespace.secret("orders-bus") or {}
-    fragile_server.stop()
-    channel.delete()
-    channel.wait_gone(SECONDS)
+    delete_while_down(channel, fragile_server)
     fragile_server.start()
     wait_settled(database)
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(binding["uri"])
     namespace.channel().wait_ready()
-    async with namespace.login() as login:
-        assert await login.read(await login.join()) == [1, 2, 3]
+    assert await namespace.messages() == [1, 2, 3]
 
 
 async def test_not_empty_when_the_server_is_back(
@@ -86,13 +74,11 @@ async def test_not_empty_when_the_server_is_back(
 ) -> None:
     created = await world.postgres(server=fragile_server)
     database = namespace.database(created.dsn)
-    channel = await with_messages(namespace, "DeleteIfEmpty")
-    fragile_server.stop()
-    channel.delete()
-    channel.wait_gone(SECONDS)
+    channel = await namespace.channel_with_messages("DeleteIfEmpty")
+    delete_while_down(channel, fragile_server)
     fragile_server.start()
     wait_settled(database)
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
     message = f"still holding messages, retained: '{namespace.name}.orders'"
     wait_until(lambda: ("Warning", "NotEmpty", message) in database.events(), "an Event says so")
 
@@ -104,15 +90,13 @@ async def test_the_note_survives_the_operator(
     database = namespace.database(created.dsn)
     channel = namespace.channel(deletionPolicy="Delete")
     channel.wait_ready()
-    fragile_server.stop()
-    channel.delete()
-    channel.wait_gone(SECONDS)
+    delete_while_down(channel, fragile_server)
     operator.kill()
     fragile_server.start()
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
     operator.start()
     wait_settled(database)
-    assert await channels_in(created) == []
+    assert await created.channels() == []
 
 
 async def test_made_anew_before_it_was_dropped(
@@ -121,20 +105,17 @@ async def test_made_anew_before_it_was_dropped(
     """It gets what is there: a deletion that was not carried out yet can be taken back."""
     created = await world.postgres(server=fragile_server)
     database = namespace.database(created.dsn)
-    channel = await with_messages(namespace, "Delete")
-    fragile_server.stop()
-    channel.delete()
-    channel.wait_gone(SECONDS)
+    channel = await namespace.channel_with_messages("Delete")
+    delete_while_down(channel, fragile_server)
     again = namespace.channel(deletionPolicy="Delete")
     again.wait_for("DatabaseUnavailable", seconds=SECONDS)
     fragile_server.start()
     again.wait_ready(90)
     wait_settled(database)
-    async with namespace.login() as login:
-        assert await login.read(await login.join()) == [1, 2, 3]
+    assert await namespace.messages() == [1, 2, 3]
     again.delete()
     again.wait_gone()
-    assert await channels_in(created) == []
+    assert await created.channels() == []
 
 
 async def test_the_loser_of_a_conflict_drops_nothing_later_either(
@@ -148,12 +129,10 @@ async def test_the_loser_of_a_conflict_drops_nothing_later_either(
     loser = namespace.channel("loser", channel="the-name", deletionPolicy="Delete")
     loser.wait_for("ChannelConflict")
     binding = namespace.secret("winner-bus") or {}
-    fragile_server.stop()
-    loser.delete()
-    loser.wait_gone(SECONDS)
+    delete_while_down(loser, fragile_server)
     fragile_server.start()
     wait_settled(database)
-    assert await channels_in(created) == ["the-name"]
+    assert await created.channels() == ["the-name"]
     async with namespace.login("winner-bus") as login:
         await login.join()
     assert namespace.secret("winner-bus") == binding
@@ -171,7 +150,7 @@ async def test_the_secret_is_deleted_first(world: World, namespace: Namespace) -
     assert owed(database) == [("orders", "Delete")]
     namespace.put_secret("main-admin", {"uri": created.dsn})
     wait_settled(database)
-    assert await channels_in(created) == []
+    assert await created.channels() == []
 
 
 async def test_more_than_can_be_noted(world: World, namespace: Namespace) -> None:
@@ -194,7 +173,7 @@ async def test_more_than_can_be_noted(world: World, namespace: Namespace) -> Non
     world.kube.patch(f"{database.path}/status", {"status": {"pendingDeletions": dict.fromkeys([*many][250:])}})
     namespace.put_secret("main-admin", {"uri": created.dsn})
     wait_settled(database)
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])
@@ -221,7 +200,7 @@ async def test_a_namespace_of_thirty(
     if how == "down":
         fragile_server.start()
     wait_settled(database)
-    assert len(await channels_in(created)) == 10
+    assert len(await created.channels()) == 10
 
 
 @pytest.mark.parametrize(
@@ -241,7 +220,7 @@ async def test_a_namespace_with_its_database(world: World, namespace: Namespace,
         namespace.channel(name, deletionPolicy=policy).wait_ready()
     namespace.terminate(*order)
     namespace.wait_empty(SECONDS)
-    assert await channels_in(created) == [f"{namespace.name}.retained"]
+    assert await created.channels() == [f"{namespace.name}.retained"]
 
 
 async def test_a_namespace_with_its_database_while_the_server_is_down(
@@ -255,7 +234,7 @@ async def test_a_namespace_with_its_database_while_the_server_is_down(
     namespace.wait_empty(SECONDS)
     # There is nothing left to reach it by.
     fragile_server.start()
-    assert await channels_in(created) == [f"{namespace.name}.orders"]
+    assert await created.channels() == [f"{namespace.name}.orders"]
 
 
 async def test_a_database_that_something_else_keeps(world: World, namespace: Namespace) -> None:
