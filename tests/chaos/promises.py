@@ -69,7 +69,7 @@ class Promise:
         durability: The channel's.
         standby: What a failover goes to: a standby that commits wait for, or one that they do not wait for.
         wal_writer_delay: The server's setting, in seconds.
-        replication_lag: How many seconds the standby was behind at most, for one that is not waited for.
+        replication_lag: How many seconds the standby was behind at most, with what nobody waits for.
         trims: Whether messages may go before a peer read them, if it is told: the channel has a retention, or a peer
             was away for longer than its peer timeout.
     """
@@ -90,7 +90,7 @@ class Promise:
         if self.durability == "Unlogged":
             return math.inf
         unwritten = _WRITER_DELAYS * self.wal_writer_delay if self.durability == "Async" else 0.0
-        behind = self.replication_lag if fault == "failover" and self.standby == "asynchronous" else 0.0
-        if fault == "failover" and self.standby == "asynchronous":
-            return unwritten + behind
+        if fault == "failover" and (self.standby == "asynchronous" or self.durability == "Async"):
+            # Nobody waits for any standby with what is Async.
+            return unwritten + self.replication_lag
         return unwritten or None
