@@ -7,9 +7,18 @@ a stored object may be older than the schema. A test keeps the two in step.
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -69,31 +78,71 @@ def _overlap(text: str) -> str:
     return text
 
 
+def _number(value: object) -> object:
+    """JSON has one kind of numbers, so 1.0 is an integer; a text or a boolean is none."""
+    if isinstance(value, str | bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+"""A DNS name, or an IPv6 address: two colons at least, so that `host:port` is none."""
+
+_LabelValue = Annotated[str, Field(max_length=63)]
+SecretName = Annotated[str, Field(pattern=f"^{_SUBDOMAIN}$", max_length=253)]
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, spec: Any) -> Any:
+        """As the API server does it: a field that is null has its default."""
+        if not isinstance(spec, dict):
+            return spec
+        known = {field.alias for field in cls.model_fields.values()}
+        return {key: value for key, value in spec.items() if value is not None or key not in known}
 
 
 class SecretKeyRef(_Spec):
     """`connectionSecretRef`: a Secret of the BusDatabase's namespace."""
 
-    name: str
-    key: str = "uri"
+    name: SecretName
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "uri"
 
 
 class ClientEndpoint(_Spec):
     """`clientEndpoint`: where pods connect when that differs from the administrator's address."""
 
-    host: str | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    host: Annotated[str, Field(pattern=f"^({_HOST})$", max_length=253)] | None = None
+    port: Annotated[Int, Field(ge=1, le=65535)] | None = None
     ssl_mode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+
+
+def _says_something(endpoint: ClientEndpoint) -> ClientEndpoint:
+    if endpoint == ClientEndpoint():
+        raise ValueError("must have host, port or sslMode; leave clientEndpoint out to use the URI's")
+    return endpoint
 
 
 class LabelExpression(_Spec):
     """One requirement of a label selector, as Kubernetes defines it."""
 
-    key: str
+    key: Annotated[str, Field(min_length=1, max_length=317)]
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = ()
+    values: Annotated[tuple[_LabelValue, ...], Field(max_length=64)] = ()
+
+    @model_validator(mode="after")
+    def _has_the_values_it_needs(self) -> "LabelExpression":
+        if (self.operator in ("In", "NotIn")) != bool(self.values):
+            raise ValueError(
+                "operators In and NotIn need at least one value in values; Exists and DoesNotExist allow none"
+            )
+        return self
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether `labels` meet the requirement."""
@@ -111,8 +160,8 @@ class LabelExpression(_Spec):
 class LabelSelector(_Spec):
     """A Kubernetes label selector; an empty one matches everything."""
 
-    match_labels: dict[str, str] = {}
-    match_expressions: tuple[LabelExpression, ...] = ()
+    match_labels: Annotated[dict[str, _LabelValue], Field(max_length=64)] = {}
+    match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=32)] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether `labels` meet all requirements."""
@@ -157,17 +206,17 @@ class DatabaseSpec(_Spec):
     """`BusDatabase.spec`."""
 
     connection_secret_ref: SecretKeyRef
-    client_endpoint: ClientEndpoint = ClientEndpoint()
+    client_endpoint: Annotated[ClientEndpoint, AfterValidator(_says_something)] = ClientEndpoint()
     allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
-    shards: Annotated[int, Field(ge=1, le=64)] = 1
-    default: bool = False
+    shards: Annotated[Int, Field(ge=1, le=64)] = 1
+    default: StrictBool = False
 
 
 class DatabaseRef(_Spec):
     """`databaseRef`: a BusDatabase, of the same namespace when none is named."""
 
-    name: str
-    namespace: str | None = None
+    name: Annotated[str, Field(pattern=f"^{_SUBDOMAIN}$", max_length=63)]
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
 
 
 _BIGINT = 2**63 - 1
@@ -177,8 +226,8 @@ class Retention(_Spec):
     """`retention`: what is kept at most; without a bound, until every peer has acknowledged it."""
 
     max_age: Annotated[str, AfterValidator(_max_age)] | None = None
-    max_messages: Annotated[int, Field(ge=1, le=_BIGINT)] | None = None
-    max_bytes: Annotated[int, Field(ge=65_536, le=_BIGINT)] | None = None
+    max_messages: Annotated[Int, Field(ge=1, le=_BIGINT)] | None = None
+    max_bytes: Annotated[Int, Field(ge=65_536, le=_BIGINT)] | None = None
 
 
 VERIFIER_CONNECTIONS = 1
@@ -188,24 +237,24 @@ VERIFIER_CONNECTIONS = 1
 class Limits(_Spec):
     """`limits`: what a channel may cost."""
 
-    max_peers: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    max_message_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] = 1_048_576
-    max_connections: Annotated[int, Field(ge=1, le=10_000)] = 100
+    max_peers: Annotated[Int, Field(ge=1, le=10_000)] = 1000
+    max_message_bytes: Annotated[Int, Field(ge=1024, le=16_777_216)] = 1_048_576
+    max_connections: Annotated[Int, Field(ge=1, le=10_000)] = 100
 
 
 class Reader(_Spec):
     """`reader`: the defaults that bound pods get."""
 
-    visibility_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 10
-    poll_interval_milliseconds: Annotated[int, Field(ge=10, le=60_000)] = 100
-    max_poll_seconds: Annotated[int, Field(ge=0, le=60)] = 5
+    visibility_timeout_seconds: Annotated[Int, Field(ge=1, le=3600)] = 30
+    batch_size: Annotated[Int, Field(ge=1, le=1000)] = 10
+    poll_interval_milliseconds: Annotated[Int, Field(ge=10, le=60_000)] = 100
+    max_poll_seconds: Annotated[Int, Field(ge=0, le=60)] = 5
 
 
 class Credentials(_Spec):
     """`credentials`: where the binding is written, and when what is in it is replaced."""
 
-    secret_name: str | None = None
+    secret_name: SecretName | None = None
     rotation_interval: Annotated[str, AfterValidator(_rotation_interval)] | None = None
     overlap: Annotated[str, AfterValidator(_overlap)] = "24h"
 
@@ -222,7 +271,7 @@ class ChannelSpec(_Spec):
     database_ref: DatabaseRef | None = None
     channel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=200)] | None = None
     durability: Literal["Sync", "Async", "Unlogged"] = "Sync"
-    self_delivery: bool = True
+    self_delivery: StrictBool = True
     retention: Retention = Retention()
     limits: Limits = Limits()
     peer_timeout: Annotated[str, AfterValidator(_peer_timeout)] = "10m"

@@ -27,6 +27,7 @@ NOT_A_SECRET_NAME = (
 NOT_A_KEY = "key must be a key of the Secret (letters, digits, '-', '_' and '.'), for example uri"
 NOT_A_HOST = "host must be a DNS name or an IP address, without scheme, port or path, for example pooler.databases.svc"
 SELECTOR_NEEDED = "from: Selector needs a selector, for example selector: {matchLabels: {team: orders}}"
+LABEL_NEEDS_VALUE = 'a label without a value is refused; write "" for an empty value, for example team: ""'
 SELECTOR_UNUSED = "a selector is only used with from: Selector; write from: Selector or remove the selector"
 WRONG_VALUES = "operators In and NotIn need at least one value in values; Exists and DoesNotExist allow none"
 SSL_MODES = '"disable", "allow", "prefer", "require", "verify-ca", "verify-full"'
@@ -158,6 +159,11 @@ def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
         (
             {"allowedNamespaces": {"from": "Selector"}},
             [("spec.allowedNamespaces.selector", f"Required value: {SELECTOR_NEEDED}")],
+        ),
+        (
+            # Left out, it would open the database to every namespace.
+            {"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": None}}}},
+            [("spec.allowedNamespaces.selector.matchLabels", f"{OBJECT}{LABEL_NEEDS_VALUE}")],
         ),
         *(
             ({"allowedNamespaces": {"selector": {"matchLabels": {}}} | given}, cause)

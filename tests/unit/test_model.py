@@ -81,9 +81,12 @@ def test_a_channel_may_name_its_name_and_its_secret():
         *({"credentials": {"overlap": value}} for value in ("59s", "721h", "none", "")),
         {"reader": {"batchSize": 0}}, {"reader": {"batchSize": 1001}}, {"reader": {"visibilityTimeoutSeconds": 3601}},
         {"reader": {"pollIntervalMilliseconds": 9}}, {"reader": {"maxPollSeconds": 61}},
-        {"deletionPolicy": "Keep"}, {"unknown": 1}, {"limits": {"maxpeers": 1}}, {"databaseRef": {}},
         {"injection": {}}, {"injection": {"podSelector": {}}}, {"injection": {"podSelector": {"matchLabels": {}}}},
         {"injection": {"podSelector": {"matchLabels": {"a": "b"}, "names": ["c"]}}},
+        {"deletionPolicy": "Keep"}, {"unknown": 1}, {"limits": {"maxpeers": 1}}, {"databaseRef": {}}, {"unknown": None},
+        {"selfDelivery": "no"}, {"selfDelivery": 0}, {"reader": {"batchSize": "7"}}, {"reader": {"batchSize": True}},
+        {"databaseRef": {"name": "A"}}, {"databaseRef": {"name": "a" * 64}},
+        {"databaseRef": {"name": "a", "namespace": "a.b"}}, {"credentials": {"secretName": "a\n"}},
     ],
 )  # fmt: skip
 def test_a_bad_channel_is_refused(fields):
@@ -109,7 +112,35 @@ def test_the_bounds_themselves_are_allowed(fields):
 @pytest.mark.parametrize(
     "fields",
     [
+        {"reader": None}, {"reader": {"batchSize": None}}, {"selfDelivery": None}, {"channel": None},
+        {"retention": None, "peerTimeout": None, "limits": {"maxPeers": None}},
+    ],
+)  # fmt: skip
+def test_what_is_null_has_its_default(fields):
+    """As in the API server, which takes `reader:` with nothing behind it."""
+    assert ChannelSpec.model_validate(fields) == ChannelSpec()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
         {},
+        {"connectionSecretRef": None},
+        {"connectionSecretRef": {"name": ""}},
+        {"connectionSecretRef": {"name": "s", "key": "a/b"}},
+        {"connectionSecretRef": {"name": "s"}, "clientEndpoint": {}},
+        {"connectionSecretRef": {"name": "s"}, "clientEndpoint": {"host": "db:5432"}},
+        {"connectionSecretRef": {"name": "s"}, "default": "yes"},
+        *(
+            {"connectionSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "Selector", "selector": selector}}
+            for selector in (
+                {"matchLabels": {"team": None}},
+                {"matchLabels": {"team": "t" * 64}},
+                {"matchExpressions": [{"key": "", "operator": "Exists"}]},
+                {"matchExpressions": [{"key": "team", "operator": "In"}]},
+                {"matchExpressions": [{"key": "team", "operator": "Exists", "values": ["a"]}]},
+            )
+        ),
         {"connectionSecretRef": {}},
         {"connectionSecretRef": {"name": "s"}, "clientEndpoint": {"port": 0}},
         {"connectionSecretRef": {"name": "s"}, "clientEndpoint": {"sslMode": "on"}},

@@ -125,7 +125,8 @@ def _spec(file: str, document: dict[str, Any], model: type[_Spec]) -> _Spec:
     if not name:
         raise SpecError(f"{file}: a {kind} needs metadata.name")
     try:
-        return model.model_validate(document.get("spec") or {})
+        spec = document.get("spec")
+        return model.model_validate({} if spec is None else spec)
     except ValidationError as exc:
         raise SpecError(f"{file}: {kind} {name}: {describe(exc)}") from exc
 
