@@ -7,6 +7,7 @@ ours tells them from others, so a whole namespace is read for them, and only som
 
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from bus_operator.inventory import Inventory
@@ -23,6 +24,11 @@ NAMESPACES_PER_LOOK = 30
 """With more namespaces that have such BusChannels it takes several looks to see all of them."""
 
 
+def next_in_turn(namespaces: Collection[str], last: str, most: int = NAMESPACES_PER_LOOK) -> list[str]:
+    """The namespaces to look into after `last`: in a circle by name, whatever comes and goes meanwhile."""
+    return sorted(namespaces, key=lambda name: (name <= last, name))[:most]
+
+
 @dataclass
 class _Found:
     """Pods that are to be named on a BusChannel."""
@@ -36,7 +42,9 @@ class _Found:
 
 
 class SelectionAudit:
-    """Looks at the pods of namespaces where BusChannels select pods. Keeps nothing but the UIDs of those it has named.
+    """Looks at the pods of namespaces where BusChannels select pods.
+
+    It keeps nothing but the UIDs of those that it has named, and what for.
 
     Args:
         kube: The Kubernetes API.
@@ -46,7 +54,8 @@ class SelectionAudit:
     def __init__(self, kube: Kube, inventory: Inventory) -> None:
         self._kube = kube
         self._inventory = inventory
-        self._named: dict[str, set[Uid]] = {}
+        self._named: dict[str, dict[Uid, tuple[str, ...]]] = {}
+        """By namespace, what each pod was named for."""
         self._last = ""
 
     @property
@@ -59,23 +68,21 @@ class SelectionAudit:
         selecting = self._inventory.selecting_namespaces
         for namespace in self._named.keys() - selecting:
             del self._named[namespace]
-        # In a circle by name, whatever comes and goes meanwhile.
-        order = sorted(selecting, key=lambda name: (name <= self._last, name))
-        for namespace in order[:NAMESPACES_PER_LOOK]:
+        for namespace in next_in_turn(selecting, self._last):
             self._last = namespace
             await self._look_into(namespace)
 
     async def _look_into(self, namespace: str) -> None:
-        named = self._named.get(namespace, set())
-        lacking: set[Uid] = set()
+        named = self._named.get(namespace, {})
+        lacking: dict[Uid, tuple[str, ...]] = {}
         found: dict[str, _Found] = {}
         async for body in self._kube.unlabelled_pods(namespace):
             pod = Pod.from_body(body, self._inventory.selecting)
             if pod.deleting or not pod.without:
                 continue
-            lacking.add(pod.uid)
-            if pod.uid not in named:
-                for channel in pod.without:
+            lacking[pod.uid] = pod.without
+            for channel in pod.without:
+                if channel not in named.get(pod.uid, ()):
                     found.setdefault(channel, _Found()).add(pod)
         for name, pods in found.items():
             await self._tell(namespace, name, pods)

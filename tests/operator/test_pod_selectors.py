@@ -134,6 +134,10 @@ async def test_pods_that_run_without_are_named_once(webhook: World, namespace: N
     first = wait_until(lambda: missing(channel), "the Event about the pods from before")
     assert "and 1 more" in first[0]
     assert any(name in first[0] for name in before)
+    audit = namespace.channel("audit", database=None, **WEB_OR_API)
+    other = wait_until(lambda: missing(audit), "the Event about the other binding that they lack")
+    assert "and 1 more" in other[0]
+    assert len(missing(channel)) == 1
     wait_until(lambda: pods.bound(pod("web")), "pods are bound")
 
     webhook.operator.kill()
