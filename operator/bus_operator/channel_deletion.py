@@ -10,7 +10,8 @@ import logging
 from bus_operator import provision, shards
 from bus_operator.actions import DropChannel
 from bus_operator.breaker import SuspectError
-from bus_operator.database_reconciler import DatabaseReconciler, UsableDatabase
+from bus_operator.database_access import UsableDatabase
+from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.errors import AuthenticationFailedError, BusError, ConnectionFailedError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bus_operator.actions import ChannelAction, CreateChannel, DesiredChannel
 from bus_operator.binding import binding_data, held_credential
 from bus_operator.catalog import ObservedChannel
-from bus_operator.database_reconciler import UsableDatabase
+from bus_operator.database_access import UsableDatabase
 from bus_operator.errors import BusError
 from bus_operator.inventory import Resource
 from bus_operator.kube_objects import Secret

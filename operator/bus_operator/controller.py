@@ -15,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator import tallies
 from bus_operator.binding_audit import BindingAudit
 from bus_operator.breaker import VerdictPendingError
-from bus_operator.database_reconciler import DatabaseState
+from bus_operator.database_access import DatabaseState
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import PLURALS, Kube

@@ -5,14 +5,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from bus_operator import catalog, shards, tallies
 from bus_operator.binding_watch import BindingWatch
-from bus_operator.breaker import Breaker, SuspectError
+from bus_operator.breaker import SuspectError
 from bus_operator.catalog import ChannelCounts, ChannelUsage
-from bus_operator.database import AdminConnection, Connect, connect, end_silent_sessions
+from bus_operator.database import AdminConnection, connect, end_silent_sessions
+from bus_operator.database_access import Access, DatabaseState, KnownDatabase, UsableDatabase
 from bus_operator.drift_telling import DriftTeller, require_repaired
 from bus_operator.errors import (
     AuthenticationFailedError,
@@ -25,17 +25,12 @@ from bus_operator.errors import (
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
 from bus_operator.ledger import Ledger, Surveyed
-from bus_operator.model import ClientEndpoint, DatabaseSpec
+from bus_operator.model import DatabaseSpec
 from bus_operator.reporting import PENDING_DELETIONS, Reporter, Wake, usage
 from bus_operator.selection import Selection
-from bus_operator.sessions import Sessions
-from bus_operator.shards import Shards
 from bus_operator.status import Condition
 
 logger = logging.getLogger(__name__)
-
-CONNECTIONS_PER_DATABASE = 4
-"""How many channels of one database are reconciled at the same time."""
 
 SURVEY_SHARE = 0.9
 """How much of the resync must be over until the next survey: what wakes a database meanwhile does not survey it."""
@@ -43,69 +38,11 @@ SURVEY_SHARE = 0.9
 REMEMBERED = 60.0
 """Seconds for which a BusDatabase that is gone is remembered: a namespace's objects go in no order."""
 
-
 SECOND_PROBE = 1.0
 """Seconds until a database that was well and refuses connections is asked once more, before it counts as down."""
 
 RecordSurvey = Callable[[Key, Mapping[int, Sequence[ChannelUsage]], float], None]
 """Takes what was read in the shards of a database, and when that began by the monotonic clock."""
-
-
-@dataclass
-class KnownDatabase:
-    """What the last reconciliation of a BusDatabase found out; channels use it."""
-
-    generation: int
-    admin: AdminConnection | None = None
-    shards: Shards | None = None
-    clients: ClientEndpoint = field(default_factory=ClientEndpoint)
-    repaired: bool = field(default=False, compare=False)
-    """Whether something was installed: what channels have in the database may be gone as well."""
-    failure: BusError | None = field(default=None, compare=False)
-
-    def changed_since(self, before: "KnownDatabase | None") -> bool:
-        """Whether channels that use the database should look at it again."""
-        return self.repaired or before is None or before != self or (before.failure is None) != (self.failure is None)
-
-
-class DatabaseState(NamedTuple):
-    """What metrics say about a BusDatabase."""
-
-    key: Key
-    up: bool
-    """Whether the administrator could log in last time."""
-    breaker: str
-
-
-@dataclass(frozen=True)
-class UsableDatabase:
-    """A BusDatabase that channels can be made in."""
-
-    slots: asyncio.Semaphore = field(compare=False, repr=False)
-    shards: Shards
-    clients: ClientEndpoint
-    """Where pods connect, where that differs."""
-    connect: Connect = field(compare=False, repr=False)
-    """Gives an administrator's session for one use."""
-    last_resort: bool = False
-    """Whether it is what was known once, of a database that is gone or going."""
-
-
-class Access:
-    """What lasts from one reconciliation of a BusDatabase to the next."""
-
-    def __init__(self, database: Resource) -> None:
-        self.breaker = Breaker(str(database))
-        self.sessions = Sessions()
-        self.slots = asyncio.Semaphore(CONNECTIONS_PER_DATABASE)
-        self.known: KnownDatabase | None = None
-        self.last: UsableDatabase | None = None
-        """How it was used last, with sessions that are not kept."""
-        self.surveyed: dict[str, Surveyed] = {}
-        """What the last survey found of channels that are to be looked at, by wire name."""
-        self.fresh = False
-        """Whether that survey has not been compared yet; then a channel that is not in it is gone."""
-        self.next_survey = 0.0
 
 
 class DatabaseReconciler:

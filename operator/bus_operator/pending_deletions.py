@@ -16,7 +16,8 @@ import asyncpg
 from bus_operator import catalog, provision
 from bus_operator.actions import DropChannel
 from bus_operator.breaker import VerdictPendingError
-from bus_operator.database_reconciler import DatabaseReconciler, UsableDatabase
+from bus_operator.database_access import UsableDatabase
+from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.errors import BusError, ConnectionFailedError, SpecError, TransientError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube

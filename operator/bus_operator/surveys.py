@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from bus_operator import catalog
 from bus_operator.catalog import ChannelUsage
-from bus_operator.database_reconciler import UsableDatabase
+from bus_operator.database_access import UsableDatabase
 from bus_operator.errors import BusError
 from bus_operator.inventory import Key
 

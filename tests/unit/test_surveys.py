@@ -10,7 +10,7 @@ import virtual_time
 
 from bus_operator.catalog import ChannelUsage
 from bus_operator.database import AdminConnection, Endpoint
-from bus_operator.database_reconciler import UsableDatabase
+from bus_operator.database_access import UsableDatabase
 from bus_operator.inventory import Key
 from bus_operator.model import ClientEndpoint
 from bus_operator.shards import Shard, Shards
