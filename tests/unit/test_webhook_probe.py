@@ -40,7 +40,7 @@ def context(bundle: CertificateBundle) -> ssl.SSLContext:
 @pytest.fixture
 async def server(context: ssl.SSLContext) -> AsyncIterator[WebhookServer]:
     server = WebhookServer(make_app(look_nothing_up, look_nothing_up))
-    await server.start(None, 0, context)
+    await server.start("127.0.0.1", 0, context)
     yield server
     await server.stop()
 
@@ -81,7 +81,7 @@ async def test_it_accepts_and_is_silent(bundle: CertificateBundle, monkeypatch: 
         connected.set()
         await reader.read()
 
-    async with await asyncio.start_server(be_silent, "localhost", 0) as silent:
+    async with await asyncio.start_server(be_silent, "127.0.0.1", 0) as silent:
         port = silent.sockets[0].getsockname()[1]
         assert not await webhook_answers(port, NAME, bundle.ca_certificates)
         assert connected.is_set()
