@@ -30,6 +30,7 @@ with shipped (schema, name, arguments, callers) as (
         ('pgmq_bus', 'lock_channel', 'integer', 'nobody'),
         ('pgmq_bus', 'measure', 'pgmq_bus.channel, pgmq_bus.channel_state, bigint', 'nobody'),
         ('pgmq_bus', 'note_lost', 'integer, text, bigint, bigint', 'nobody'),
+        ('pgmq_bus', 'notify_listeners', 'text', 'nobody'),
         ('pgmq_bus', 'recover', 'integer', 'nobody'),
         ('pgmq_bus', 'require_address', 'text', 'nobody'),
         ('pgmq_bus', 'require_range', 'text, bigint, bigint, bigint', 'nobody'),

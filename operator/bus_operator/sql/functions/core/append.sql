@@ -16,7 +16,7 @@ begin
     execute format('select ids from pgmq_bus_channel.%I($1, $2)', 'publish_' || replace(member.log, 'bus_', ''))
         into ids using p_queue, array[p_message::text];
     if member.durability <> 'Sync' then
-        perform pg_notify(member.wake, '');
+        perform pgmq_bus.notify_listeners(member.wake);
     end if;
     return ids;
 end

@@ -83,7 +83,7 @@ begin
     end if;
     if p_foreign then
         -- From now on somebody has to listen for what it publishes: see pgmq_bus_v1.roster.
-        perform pg_notify(target.wake, '');
+        perform pgmq_bus.notify_listeners(target.wake);
     end if;
     return jsonb_build_object(
         'queue', new_queue,

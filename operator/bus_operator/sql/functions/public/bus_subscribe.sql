@@ -32,7 +32,7 @@ begin
             );
             -- The reference client rings nobody: those that wait to be woken hear of its messages when it reads them itself.
             if batch.p_own and member.durability = 'Sync' then
-                perform pg_notify(member.wake, '');
+                perform pgmq_bus.notify_listeners(member.wake);
                 -- They hear of them when this call is over.
                 give_up := clock_timestamp();
             end if;

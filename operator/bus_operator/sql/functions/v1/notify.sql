@@ -13,6 +13,6 @@ begin
         perform pgmq_bus.deny(p_queue);
     end if;
     perform pgmq_bus.commit_lazily();
-    perform pg_notify(member.wake, '');
+    perform pgmq_bus.notify_listeners(member.wake);
 end
 $$;

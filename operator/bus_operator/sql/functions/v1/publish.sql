@@ -15,7 +15,7 @@ begin
     end if;
     execute format('select ids from pgmq_bus_channel.%I($1, $2)', 'publish_' || replace(member.log, 'bus_', ''))
         into ids using p_queue, p_messages::text[];
-    perform pg_notify(member.wake, '');
+    perform pgmq_bus.notify_listeners(member.wake);
     return ids;
 end
 $$;
