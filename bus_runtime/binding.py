@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -18,6 +19,10 @@ from bus_runtime.errors import BindingError
 
 ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 BINDING_TYPE = "pgmqbus"
+
+#: What is read of a binding, each of at most so many bytes: a Secret has no more.
+_ENTRIES = ("type", "channel", "uri", "config.json", "generation")
+_MAX_FILE_BYTES = 1024 * 1024
 
 #: How often to begin again when the files change while they are read.
 _ATTEMPTS = 50
@@ -41,6 +46,15 @@ class ReaderDefaults:
     batch_size: int = 10
     poll_interval_milliseconds: int = 100
     max_poll_seconds: int = 5
+
+
+#: The names in config.json, and the bounds that the definition of a BusChannel sets.
+_READER = {
+    "visibilityTimeoutSeconds": ("visibility_timeout_seconds", 1, 3600),
+    "batchSize": ("batch_size", 1, 1000),
+    "pollIntervalMilliseconds": ("poll_interval_milliseconds", 10, 60_000),
+    "maxPollSeconds": ("max_poll_seconds", 0, 60),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +84,8 @@ class Binding:
         """Whether the files are those that were read; costs two system calls."""
         try:
             return _stamp(self.directory) == self.stamp
-        except OSError:
-            # In the middle of being replaced.
+        except (OSError, ValueError):
+            # In the middle of being replaced, or not text any more.
             return False
 
     def reload(self) -> Binding:
@@ -100,12 +114,12 @@ def find_binding(name: str | None = None, *, root: str | Path | None = None) -> 
     if not root.is_dir():
         raise BindingError(f"{root} (from {ROOT_VARIABLE}) is not a directory: {_HOW_TO_ASK}")
     if name is not None:
-        if not (root / name).is_dir():
+        if not _is_below(root, name):
             raise BindingError(f"{root} has no binding {name!r}, it has {_names(_bindings(root))}: {_HOW_TO_ASK}")
         return read_binding(root / name)
     found = _bindings(root)
     if not found:
-        for directory in sorted(root.iterdir()):
+        for directory in _entries(root):
             _require_files(directory)
         raise BindingError(f"{root} has no binding of type {BINDING_TYPE}: {_HOW_TO_ASK}")
     if len(found) > 1:
@@ -132,21 +146,49 @@ def read_binding(directory: Path) -> Binding:
         channel=_required(files, "channel", directory),
         uri=_required(files, "uri", directory),
         reader=_reader(files.get("config.json"), directory),
-        generation=files.get("generation"),
+        generation=_printable(files, "generation", directory),
         stamp=stamp,
     )
+
+
+def _is_below(root: Path, name: str) -> bool:
+    """Whether `root` has a directory of that name, which is not the way to another."""
+    try:
+        return name not in ("", ".", "..") and "/" not in name and (root / name).is_dir()
+    except OSError:
+        # Longer than a name can be, for example.
+        return False
 
 
 def _bindings(root: Path) -> list[Path]:
     """The directories below `root` that say they are ours, by name."""
     found = []
-    for directory in sorted(root.iterdir()):
+    for directory in _entries(root):
         try:
-            if (directory / "type").read_text().strip() == BINDING_TYPE:
+            if _text(directory / "type") == BINDING_TYPE:
                 found.append(directory)
-        except OSError:
+        # Another's, whatever is in it.
+        except (OSError, ValueError):
             continue
     return found
+
+
+def _entries(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except OSError as exc:
+        raise BindingError(f"cannot read {root}: {exc}") from exc
+
+
+def _text(path: Path) -> str | None:
+    """What is in a file, without space around it; None when there is none. Raises OSError, ValueError."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise ValueError(f"{path.name} has more than {_MAX_FILE_BYTES} bytes")
+    return content.decode().strip()
 
 
 def _require_files(directory: Path) -> None:
@@ -171,13 +213,15 @@ def _read_consistently(directory: Path) -> tuple[dict[str, str], Stamp]:
     for _ in range(_ATTEMPTS):
         try:
             before = _stamp(directory)
-            files = {path.name: path.read_text().strip() for path in directory.iterdir() if path.is_file()}
+            # Of what else is in it only the names: a Secret may hold a certificate besides.
+            files = {path.name: "" for path in directory.iterdir() if path.is_file()}
+            files |= {name: text for name in _ENTRIES if (text := _text(directory / name)) is not None}
             if before == _stamp(directory):
                 return files, before
         except FileNotFoundError:
             if not directory.is_dir():
                 raise BindingError(f"binding {directory} is gone: was the BusChannel or its Secret deleted?") from None
-        except (OSError, UnicodeDecodeError) as exc:
+        except (OSError, ValueError) as exc:
             raise BindingError(f"cannot read binding {directory}: {exc}") from exc
     raise BindingError(f"binding {directory} keeps changing while it is read")
 
@@ -187,12 +231,12 @@ def _stamp(directory: Path) -> Stamp:
     data, generation = directory / "..data", directory / "generation"
     return (
         data.readlink() if data.is_symlink() else None,
-        generation.read_text() if generation.is_file() else None,
+        _text(generation),
     )
 
 
 def _required(files: dict[str, str], key: str, directory: Path) -> str:
-    value = files.get(key)
+    value = _printable(files, key, directory)
     if not value:
         raise BindingError(
             f"binding {directory} has no {key!r}, it has {', '.join(sorted(files)) or 'nothing'}: "
@@ -201,17 +245,31 @@ def _required(files: dict[str, str], key: str, directory: Path) -> str:
     return value
 
 
+def _printable(files: dict[str, str], key: str, directory: Path) -> str | None:
+    value = files.get(key)
+    if value and not value.isprintable():
+        raise BindingError(f"{key} of binding {directory} holds a line break or another control character")
+    return value
+
+
 def _reader(config: str | None, directory: Path) -> ReaderDefaults:
     if config is None:
         return ReaderDefaults()
     defaults = ReaderDefaults()
     try:
-        reader = orjson.loads(config).get("reader", {})
+        given = orjson.loads(config).get("reader", {})
         return ReaderDefaults(
-            visibility_timeout_seconds=int(reader.get("visibilityTimeoutSeconds", defaults.visibility_timeout_seconds)),
-            batch_size=int(reader.get("batchSize", defaults.batch_size)),
-            poll_interval_milliseconds=int(reader.get("pollIntervalMilliseconds", defaults.poll_interval_milliseconds)),
-            max_poll_seconds=int(reader.get("maxPollSeconds", defaults.max_poll_seconds)),
+            **{
+                name: _within(key, given.get(key, getattr(defaults, name)), lowest, highest)
+                for key, (name, lowest, highest) in _READER.items()
+            }
         )
     except (ValueError, TypeError, AttributeError) as exc:
         raise BindingError(f"config.json of binding {directory} is not as expected: {exc}") from exc
+
+
+def _within(key: str, value: Any, lowest: int, highest: int) -> int:
+    number = int(value)
+    if not lowest <= number <= highest:
+        raise ValueError(f"reader.{key} must be from {lowest} to {highest}")
+    return number

@@ -285,12 +285,19 @@ class Database:
 
 
 async def _open(binding: Binding) -> asyncpg.Connection:
-    return await asyncpg.connect(
-        binding.uri,
-        timeout=CONNECT_TIMEOUT,
-        # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
-        server_settings={"application_name": f"bus_runtime/{__version__} g{binding.generation}"},
-    )
+    try:
+        return await asyncpg.connect(
+            binding.uri,
+            timeout=CONNECT_TIMEOUT,
+            # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
+            server_settings={"application_name": f"bus_runtime/{__version__} g{binding.generation}"},
+        )
+    except ValueError:
+        # Without what the driver says: it may quote a part of the password.
+        raise BindingError(
+            f"the uri of binding {binding.name!r} cannot be used: its host or port is none, or a character such as"
+            " / : @ # in the password is not percent-encoded"
+        ) from None
 
 
 async def is_direct(connection: Any) -> bool:

@@ -1,13 +1,15 @@
 """Finding and reading the injected binding, and what is said when it is not as it should be."""
 
+import os
 import shutil
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
 from projected import project
 
-from bus_runtime import BindingError, IsolatedPgmqBackend, PgmqBus, find_binding
+from bus_runtime import BindingError, IsolatedPgmqBackend, PgmqBus, UnavailableError, find_binding
 from bus_runtime.binding import ReaderDefaults, read_binding
 
 URI = "postgresql://login:hush-hush@db.example:5432/bus?sslmode=disable"
@@ -73,6 +75,8 @@ def test_trailing_newlines_do_not_count(tmp_path: Path) -> None:
         (None, {"type": "redis"}, "has no binding of type pgmqbus"),
         ("orders", {"type": "redis"}, "is of type 'redis', not 'pgmqbus'"),
         ("audit", {}, r"has no binding 'audit', it has orders: in Kubernetes, label the pod"),
+        ("..", {}, r"has no binding '..', it has orders"),
+        ("x" * 300, {}, r"has no binding 'xxx"),
         ("orders", {"type": None}, "has no 'type', it has channel, generation, provider, uri"),
         (None, {"channel": None}, "has no 'channel'"),
         (None, {"uri": None}, "has no 'uri'"),
@@ -80,6 +84,12 @@ def test_trailing_newlines_do_not_count(tmp_path: Path) -> None:
         (None, {"config_json": "{"}, r"config.json of binding .*orders is not as expected"),
         (None, {"config_json": "[]"}, r"config.json of binding .*orders is not as expected"),
         (None, {"config_json": '{"reader": {"batchSize": "many"}}'}, r"config.json of binding"),
+        (None, {"config_json": '{"reader": {"batchSize": 0}}'}, r"reader.batchSize must be from 1 to 1000"),
+        (None, {"config_json": '{"reader": {"maxPollSeconds": 1e30}}'}, r"maxPollSeconds must be from 0 to 60"),
+        (None, {"channel": "a\nb"}, "channel of binding .*orders holds a line break or another control character"),
+        (None, {"generation": "1\0"}, "generation of binding .* holds"),
+        (None, {"uri": URI + "\nx"}, "uri of binding .* holds"),
+        (None, {"uri": "x" * (1024 * 1024 + 1)}, "uri has more than 1048576 bytes"),
     ],
 )
 def test_what_is_said_about_a_bad_binding(
@@ -184,3 +194,31 @@ def test_replaced_files_are_noticed_without_the_kubelet(tmp_path: Path) -> None:
     before = read_binding(directory)
     (directory / "generation").write_text("4")
     assert not before.is_current
+
+
+def test_what_else_is_there_is_nobodys_business(tmp_path: Path) -> None:
+    """A certificate in the Secret, and bindings of other types, need not be text."""
+    (write(tmp_path) / "keystore.p12").write_bytes(b"\xff\xfe\x00")
+    other = write(tmp_path, "other")
+    (other / "type").write_bytes(b"\xff\xfe")
+    os.mkfifo(write(tmp_path, "pipe", type=None) / "type")
+    assert find_binding(root=tmp_path).name == "orders"
+
+
+def test_a_generation_that_is_no_text_any_more_is_a_replaced_one(tmp_path: Path) -> None:
+    directory = write(tmp_path)
+    binding = read_binding(directory)
+    (directory / "generation").write_bytes(b"\xff")
+    assert not binding.is_current
+    with pytest.raises(BindingError, match="cannot read binding"):
+        binding.reload()
+
+
+@pytest.mark.parametrize("uri", ["postgresql://u:hush@h:hush-hush/d", "postgresql://u:p@h..h/d", "postgresql://[::1/d"])
+async def test_a_uri_that_cannot_be_used_is_no_connection(tmp_path: Path, uri: str) -> None:
+    write(tmp_path, uri=uri)
+    backend = IsolatedPgmqBackend.from_binding(root=tmp_path)
+    with pytest.raises(UnavailableError, match="the uri of binding 'orders' cannot be used") as caught:
+        await backend.join("shop.orders")
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+    await backend.close()
