@@ -13,8 +13,9 @@ others have changed the pod.
 
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bus_operator.pod_requests import MalformedPodError, mapping
@@ -26,6 +27,11 @@ ADDRESS_VARIABLE = "PGMQ_BUS_ADDRESS"
 """The pod's IP address, where the runtime tells other pods that its doorbell is."""
 ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 DEFAULT_ROOT = "/bindings"
+
+MAX_MOUNTS = 10_000
+MAX_WARNINGS = 20
+MAX_ROOT = 1024
+"""Mounts and warnings for one pod, and characters of a SERVICE_BINDING_ROOT: they bound what one request can cost."""
 
 _MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _MAX_LABEL = 63
@@ -70,7 +76,11 @@ def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
     patch: list[PatchOperation] = []
     warnings: list[str] = []
     reached: set[str] = set()
-    for pointer, container in _containers(spec):
+    containers = list(_containers(spec))
+    if len(containers) * len(bindings) > MAX_MOUNTS:
+        # Webhooks come before the API server's own checks: whoever may create a pod chooses how large it is.
+        return Injection(warnings=(f"{len(containers)} containers are too many: no bus binding was injected",))
+    for pointer, container in containers:
         result = _inject_container(pointer, container, bindings, volumes)
         patch += result.patch
         warnings += result.warnings
@@ -78,6 +88,8 @@ def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
 
     patch[:0] = _append("/spec/volumes", volumes.present, volumes.added)
     patch += _injected_annotation(pod, [b.channel_name for b in bindings if b.channel_name in reached])
+    if len(warnings) > MAX_WARNINGS:
+        warnings[MAX_WARNINGS:] = [f"and {len(warnings) - MAX_WARNINGS} more about bus bindings"]
     return Injection(tuple(patch), tuple(warnings))
 
 
@@ -102,34 +114,54 @@ class _Volumes:
 
     present: Sequence[Mapping[str, Any]]
     added: list[dict[str, Any]] = field(default_factory=list)
+    _names: dict[PodBinding, str] = field(default_factory=dict)
 
     def name_for(self, binding: PodBinding) -> str:
         """The volume to mount for `binding`: one that the pod has, one already added, or a new one."""
-        volumes = [*self.present, *self.added]
-        for volume in volumes:
-            secret = volume.get("secret")
-            if (
-                isinstance(secret, Mapping)
-                and secret.get("secretName") == binding.secret_name
-                and not secret.get("items")  # only some of the keys
-                # The program would start before there is a binding.
-                and (binding.optional or not secret.get("optional"))
-            ):
+        name = self._names.get(binding)
+        if name is None:
+            name = self._names[binding] = self._find_or_add(binding)
+        return name
+
+    def _find_or_add(self, binding: PodBinding) -> str:
+        for volume in self._of_secrets.get(binding.secret_name, ()):
+            secret = volume["secret"]
+            # Not one with only some of the keys, nor one that lets the program start before there is a binding.
+            if not secret.get("items") and (binding.optional or not secret.get("optional")):
                 return str(volume.get("name"))
         name = volume_name(binding.channel_name)
-        taken = [volume.get("name") for volume in volumes]
         attempt = 0
-        while name in taken:
+        while name in self._taken:
             attempt += 1
             name = _hashed(f"pgmqbus-{binding.channel_name}", binding.secret_name, str(attempt))
         optional = {"optional": True} if binding.optional else {}
-        self.added.append({"name": name, "secret": {"secretName": binding.secret_name} | optional})
+        volume = {"name": name, "secret": {"secretName": binding.secret_name} | optional}
+        self._taken.add(name)
+        self._of_secrets.setdefault(binding.secret_name, []).append(volume)
+        self.added.append(volume)
         return name
 
-    def is_read_only(self, name: object) -> bool:
-        return any(
-            volume.get("name") == name and any(volume.get(kind) is not None for kind in _READ_ONLY_VOLUMES)
+    @cached_property
+    def _of_secrets(self) -> dict[str, list[Mapping[str, Any]]]:
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for volume in self.present:
+            secret = volume.get("secret")
+            if isinstance(secret, Mapping) and isinstance(name := secret.get("secretName"), str):
+                found.setdefault(name, []).append(volume)
+        return found
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        return {name for volume in self.present if isinstance(name := volume.get("name"), str)}
+
+    @cached_property
+    def read_only(self) -> frozenset[str]:
+        """The names of those that nothing can be made in."""
+        return frozenset(
+            name
             for volume in self.present
+            if any(volume.get(kind) is not None for kind in _READ_ONLY_VOLUMES)
+            and isinstance(name := volume.get("name"), str)
         )
 
 
@@ -158,11 +190,17 @@ def _inject_container(
         )
         return result
 
+    occupied = {_normal(mount.get("mountPath")) for mount in mounts}
+    read_only = {
+        _normal(mount.get("mountPath"))
+        for mount in mounts
+        if mount.get("readOnly") is True or str(mount.get("name")) in volumes.read_only
+    }
     new_mounts = []
     for binding in bindings:
         path = posixpath.join(root, binding.channel_name)
-        if not any(_normal(mount.get("mountPath")) == path for mount in mounts):
-            if parent := _read_only_parent(path, mounts, volumes):
+        if path not in occupied:
+            if parent := _read_only_parent(path, read_only):
                 result.warnings.append(
                     f"container {name}: binding {binding.channel_name} not mounted, its parent {parent}"
                     " is a read-only mount"
@@ -191,18 +229,23 @@ def _root(environment: Sequence[Mapping[str, Any]]) -> str | None:
         return DEFAULT_ROOT
     value = variable.get("value")
     # `$(` refers to another variable, and the API server refuses a ':' in a mount's path.
-    if not isinstance(value, str) or not value.startswith("/") or "$(" in value or ":" in value:
+    if (
+        not isinstance(value, str)
+        or not value.startswith("/")
+        or "$(" in value
+        or ":" in value
+        or len(value) > MAX_ROOT
+    ):
         return None
     return _normal(value)
 
 
-def _read_only_parent(path: str, mounts: Sequence[Mapping[str, Any]], volumes: _Volumes) -> str | None:
+def _read_only_parent(path: str, read_only: Set[str]) -> str | None:
     """A read-only mount above `path`: the container runtime could not make the directory to mount on."""
-    for mount in mounts:
-        parent = _normal(mount.get("mountPath"))
-        above = bool(parent) and path.startswith(f"{parent.rstrip('/')}/")
-        if above and (mount.get("readOnly") is True or volumes.is_read_only(mount.get("name"))):
-            return parent
+    while path != "/":
+        path = posixpath.dirname(path)
+        if path in read_only:
+            return path
     return None
 
 
