@@ -14,6 +14,8 @@ from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, descri
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the API server accepts as the name of a namespace and, by a rule of the definition, of a BusChannel."""
 
+_LONGEST_SHOWN = 100
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -55,7 +57,7 @@ def read_manifests(files: Sequence[IO[str]], default_namespace: str) -> Manifest
     for file in files:
         for document in _documents(file):
             kind, name = document.get("kind"), _metadata(document).get("name")
-            what = f"{kind or 'document without kind'}/{name or '?'} in {file.name}"
+            what = f"{_shown(kind, 'document without kind')}/{_shown(name, '?')} in {file.name}"
             if kind == "BusChannel":
                 channels.append(_channel(file.name, document, default_namespace))
             elif kind == "BusDatabase":
@@ -84,7 +86,8 @@ def _documents(file: IO[str]) -> Iterator[dict[str, Any]]:
     try:
         for document in yaml.safe_load_all(file):
             yield from _objects(file.name, document)
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    # ValueError: also what looks like a date and is none; what is nested too deeply is left to Python's own limit.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as exc:
         raise SpecError(f"{file.name}: not valid YAML: {exc}") from exc
 
 
@@ -92,13 +95,28 @@ def _objects(file: str, document: Any) -> Iterator[dict[str, Any]]:
     """The document, or what is in it if it is a List, as `kubectl get -o yaml` prints several."""
     if document is None:
         return
+    if not isinstance(document, dict) or document.get("kind") != "List":
+        yield _mapping(file, document)
+        return
+    items = document.get("items") or []
+    if not isinstance(items, list):
+        raise SpecError(f"{file}: items of a List must be a list")
+    for item in items:
+        # By aliases, lists of lists could be endless.
+        if isinstance(item, dict) and item.get("kind") == "List":
+            raise SpecError(f"{file}: a List must not be in a List")
+        yield _mapping(file, item)
+
+
+def _mapping(file: str, document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SpecError(f"{file}: a manifest is a mapping with apiVersion, kind and metadata")
-    if document.get("kind") == "List":
-        for item in document.get("items") or ():
-            yield from _objects(file, item)
-    else:
-        yield document
+    return document
+
+
+def _shown(value: object, otherwise: str) -> str:
+    """A name in a message. By aliases, a few lines of YAML can be a value too large to print."""
+    return value[:_LONGEST_SHOWN] if isinstance(value, str) and value else otherwise
 
 
 def _metadata(document: dict[str, Any]) -> dict[str, Any]:
@@ -121,20 +139,20 @@ _Spec = TypeVar("_Spec", ChannelSpec, DatabaseSpec)
 def _spec(file: str, document: dict[str, Any], model: type[_Spec]) -> _Spec:
     kind, version, name = document["kind"], document.get("apiVersion"), _metadata(document).get("name")
     if version != f"{GROUP}/{VERSION}":
-        raise SpecError(f"{file}: {kind} has apiVersion {version!r}: write {GROUP}/{VERSION}")
+        raise SpecError(f"{file}: {kind} has apiVersion {_shown(version, 'none')!r}: write {GROUP}/{VERSION}")
     if not name:
         raise SpecError(f"{file}: a {kind} needs metadata.name")
     try:
         spec = document.get("spec")
         return model.model_validate({} if spec is None else spec)
     except ValidationError as exc:
-        raise SpecError(f"{file}: {kind} {name}: {describe(exc)}") from exc
+        raise SpecError(f"{file}: {kind} {_shown(name, '?')}: {describe(exc)}") from exc
 
 
 def _label(file: str, field: str, value: object) -> str:
     if not isinstance(value, str) or not _LABEL.fullmatch(value):
         raise SpecError(
-            f"{file}: {field} {value!r} must be lower-case letters, digits and '-', at most 63, beginning and ending"
-            " with a letter or digit"
+            f"{file}: {field} {_shown(value, '?')!r} must be lower-case letters, digits and '-', at most 63, beginning"
+            " and ending with a letter or digit"
         )
     return value
