@@ -6,8 +6,10 @@ surrogate pair, numbers without end.
 
 import dataclasses
 import enum
+import gc
 import json
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -376,21 +378,24 @@ RUNNING = (
 def audited() -> Callable[[], Any]:
     """A context in which such events are collected."""
     events: list[str] = []
-    watching = False
+    watching = 0
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if watching and event.startswith(RUNNING):
+        if watching == threading.get_ident() and event.startswith(RUNNING):
             events.append(f"{event}{arguments!r}"[:200])
 
     @contextmanager
     def watched() -> Iterator[list[str]]:
         nonlocal watching
         events.clear()
-        watching = True
+        # What other tests have left behind may open files when it is collected.
+        gc.disable()
+        watching = threading.get_ident()
         try:
             yield events
         finally:
-            watching = False
+            watching = 0
+            gc.enable()
 
     sys.addaudithook(hook)
     return watched
