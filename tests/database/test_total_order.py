@@ -173,7 +173,7 @@ async def test_order_holds_for_publishers_of_every_isolation_level(make_channel,
         assert [n for name, n in seen if name == str(index)] == list(range(10))
 
 
-async def test_a_killed_reader_is_given_the_unacknowledged_again(make_channel, join: Join, connect, elapse):
+async def test_a_killed_reader_is_given_the_unacknowledged_again(make_channel, join: Join, connect):
     channel = await make_channel()
     publisher, durable = await join(channel), await join(channel, peer="worker")
     poller = await Peer.bus_join(await connect(channel), channel.name)
@@ -187,8 +187,6 @@ async def test_a_killed_reader_is_given_the_unacknowledged_again(make_channel, j
     # A process that starts anew under the same name, and one that goes on with what it was.
     assert payloads(await (await join(channel, peer="worker")).read()) == [4, 5, 6, 7, 8, 9]
     successor = Peer(await connect(channel), channel.name, poller.queue)
-    assert await successor.bus_subscribe() == []
-    await elapse(poller, "31 seconds")
     assert payloads(await successor.bus_subscribe()) == [6, 7, 8, 9]
 
 

@@ -1,5 +1,6 @@
 -- Reads for a long poll whose membership was checked: up to p_limit messages after p_after, in order, marked as delivered.
 -- Notes own messages, and p_own says whether there were any: who else is to be woken for them is the caller's business.
+-- p_visibility_seconds is what long polls of former versions pass, see bus_subscribe.
 create or replace function pgmq_bus.fetch(
     member pgmq_bus.membership, p_after bigint, p_visibility_seconds integer, p_limit integer, out p_own boolean,
     out ids bigint[], out messages jsonb[]
@@ -39,19 +40,18 @@ begin
         gap := pgmq_bus.given_between(member.channel_id, p_after, start);
     end if;
     scanned := greatest(scanned, start, p_after);
-    if scanned = p_after then
+    if scanned = p_after and member.position <= p_after then
         return;
     end if;
     returned := ids[cardinality(ids)];
     update pgmq_bus.peer
     set position = scanned,
         delivered = greatest(delivered, returned),
-        -- With nothing in hand there is nothing to acknowledge: own messages and lost ones must not hold the log back.
-        acknowledged = case when returned is null and acknowledged >= delivered then greatest(acknowledged, scanned) else acknowledged end,
-        visible_at = case
-            when acknowledged >= delivered or visible_at <= clock_timestamp()
-                then clock_timestamp() + make_interval(secs => p_visibility_seconds)
-            else visible_at
+        -- Where there is nothing to acknowledge it is done: own messages and lost ones must not hold the log back.
+        acknowledged = case
+            when p_after > acknowledged then acknowledged
+            when returned is null then greatest(acknowledged, scanned)
+            else greatest(acknowledged, start)
         end,
         last_seen = clock_timestamp(),
         login = session_user,

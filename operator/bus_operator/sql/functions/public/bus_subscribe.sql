@@ -1,6 +1,9 @@
 -- Long poll. Waits at most a second whatever p_max_seconds says: the statement's snapshot holds vacuum back all the
 -- while, and a client that got no rows simply polls again. Between looks it sleeps 5 ms at first and 20 ms at most; a look
 -- without news costs one look-up of the peer and one of the log's sequence.
+-- Whoever polls has nothing in hand: the reference client archives all it was given, one after the other, before it polls
+-- again. What was handed out and not archived got lost with its connection, so it is handed out again at once, and before
+-- anything later: to archive that would acknowledge what never arrived. p_vt is checked, and means nothing.
 create or replace function public.bus_subscribe(
     p_my_queue text, p_channel text, p_vt integer, p_qty integer, p_max_seconds integer
 ) returns table (msg_id bigint, message jsonb)
@@ -11,7 +14,6 @@ as $$
 declare
     member pgmq_bus.membership;
     batch record;
-    again boolean;
     pause double precision := 0.005;
     give_up timestamptz;
 begin
@@ -25,11 +27,8 @@ begin
         if not found then
             perform pgmq_bus.deny(p_my_queue);
         end if;
-        again := member.visible_at <= clock_timestamp() and member.acknowledged < member.position;
-        if again or pgmq_bus.head(member.channel_id) > member.position then
-            select * into batch from pgmq_bus.fetch(
-                member, case when again then member.acknowledged else member.position end, p_vt, p_qty
-            );
+        if member.acknowledged < member.position or pgmq_bus.head(member.channel_id) > member.position then
+            select * into batch from pgmq_bus.fetch(member, member.acknowledged, p_vt, p_qty);
             -- The reference client rings nobody: those that wait to be woken hear of its messages when it reads them itself.
             if batch.p_own and member.durability = 'Sync' then
                 perform pgmq_bus.notify_listeners(member.wake);
@@ -47,8 +46,6 @@ begin
         perform pg_sleep(pause);
         pause := least(pause * 1.5, 0.02);
     end loop;
-    -- Not extending the visibility: this client has no cursor, and one that polls with messages in hand has lost the answer
-    -- that held them.
     perform pgmq_bus.heartbeat(member);
     if member.has_retention then
         perform pgmq_bus.trim(member.channel_id);
