@@ -45,7 +45,7 @@ test-fast: setup servers  ## What needs no cluster, on one version of PostgreSQL
 	$(RUN)/pytest -m "not cluster and not slow" -k "not (pg15 or pg16 or pg17)" $(PARALLEL) $(PYTEST_FLAGS)
 
 .PHONY: test-isolation
-test-isolation: setup servers  ## Attack it: hostile tenants, and what the catalog says
+test-isolation: setup servers  ## Attack it: hostile tenants, fuzzed calls, and what the catalog says
 	$(RUN)/pytest tests/isolation $(PARALLEL) $(PYTEST_FLAGS)
 
 .PHONY: bench-setup

@@ -21,6 +21,11 @@ def pytest_report_header(config: pytest.Config) -> str:
     return fuzzing.header(config)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much was tried."""
+    fuzzing.summary(terminalreporter)
+
+
 @pytest.fixture(scope="session", params=POSTGRES_VERSIONS, ids=lambda version: f"pg{version}")
 def server(request: pytest.FixtureRequest) -> Iterator[postgres.Server]:
     """A PostgreSQL server, once per version and session."""

@@ -48,3 +48,11 @@ def header(config: pytest.Config) -> str:
     """For the head of pytest's output."""
     seed = config.option.hypothesis_seed
     return f"fuzzing: {PROFILE}" + ("" if seed is None else f", repeat with --hypothesis-seed={seed}")
+
+
+def summary(reporter: pytest.TerminalReporter) -> None:
+    """Says at the end how much was tried: tests record it as the property `fuzzed`."""
+    for report in reporter.getreports("passed"):
+        for name, told in report.user_properties:
+            if name == "fuzzed":
+                reporter.write_line(f"fuzzed: {told}")
