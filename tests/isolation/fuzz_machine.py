@@ -19,7 +19,7 @@ WEIGHTS = {
     "publish": 28, "read": 34, "bus_subscribe": 24, "bus_archive": 18, "bus_publish": 14, "join_channel": 16,
     "bus_join": 8, "leave": 5, "bus_leave": 5, "roster": 6, "notify": 4, "wake_by": 6, "v1_publish": 7, "v1_read": 8,
     "begin": 8, "commit": 8, "rollback": 5, "savepoint": 7, "rollback_to": 5, "release": 3, "declare": 7, "fetch": 10,
-    "listen": 2, "lose": 1, "end_visibility": 2, "come_back": 1,
+    "listen": 2, "lose": 1, "come_back": 1,
 }  # fmt: skip
 _KINDS = [kind for kind, weight in WEIGHTS.items() for _ in range(weight)]
 _CALLS = [kind for kind in list(WEIGHTS)[:14] for _ in range(WEIGHTS[kind])]
@@ -250,6 +250,8 @@ class Driver:
         self._cursors += 1
         name = f"c{self._cursors}"
         call = self._invent(session, rng.choice(_CALLS), rng)
+        if self.world.model.is_claimed(session.actor):
+            return
         self._call(session, call, rng, declared=name)
         if not transaction.aborted:
             transaction.layers[-1].cursors[name] = call
@@ -279,12 +281,6 @@ class Driver:
             self.world.transcript.append((session.actor.name, "\\connect -- killed, and there again", ()))
             self.world.model.rollback(session.actor)
             self.world.lose(session)
-
-    def _end_visibility(self, session: Session, transaction: Transaction | None, rng: random.Random) -> None:
-        if session.actor.channel is not None:
-            update = "update pgmq_bus.peer set visible_at = '-infinity' where channel_id = $1"
-            self.world.transcript.append(("superuser", update, (str(session.actor.channel),)))
-            self.world.end_visibility(session.actor.channel)
 
     def _come_back(self, session: Session, transaction: Transaction | None, rng: random.Random) -> None:
         self.world.try_retired()

@@ -10,7 +10,6 @@ acknowledged.
 """
 
 import json
-import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
@@ -35,8 +34,6 @@ Steps = Generator[None, list[Row], None]
 
 BIGGEST = 2**63 - 1
 DENIED = ("42501", "bus: access denied")
-#: How far, in seconds, a visibility timeout may be from now without being decided by the machine's speed.
-UNDECIDED = (-0.5, 5.0)
 
 
 def _require(what: bool, told: object) -> None:
@@ -266,37 +263,32 @@ class Model:
         _require_range("p_vt", visibility, 1, 43200)
         _require_range("p_qty", quantity, 1, 10000)
         _require_range("p_max_seconds", seconds, 0, 3600)
-        assert visibility is not None
         assert quantity is not None
         channel = self.by_name.get(name or "")
         peer = self.require_member(actor, view, queue, channel)
         assert channel is not None
         key = ("peer", peer.number)
-        now = time.time()
-        if peer.acknowledged < peer.position and UNDECIDED[0] < peer.visible_at - now < UNDECIDED[1]:
-            raise Unpredictable
-        trimmed = self._trimmed_for(view, channel, self._start(peer, now))
-        if view.log(channel.id, max(self._start(peer, now), trimmed), 1) or trimmed > self._start(peer, now):
+        trimmed = self._trimmed_for(view, channel, peer.acknowledged)
+        start = max(peer.acknowledged, trimmed)
+        if view.log(channel.id, start, 1) or max(start, peer.position) > peer.acknowledged:
             view.lock(key)
         elif view.read_only and channel.has_retention:
             raise Refusal("25006")
         rows = yield
         while True:
-            start = self._start(peer, now)
-            entries = view.log(channel.id, max(start, trimmed), quantity)
-            scanned = entries[-1].id if entries else max(start, trimmed)
-            if scanned == start:
+            start = max(peer.acknowledged, trimmed)
+            entries = view.log(channel.id, start, quantity)
+            scanned = entries[-1].id if entries else start
+            if max(scanned, peer.position) == peer.acknowledged:
                 break
             wanted = [e for e in entries if channel.self_delivery or e.marked != peer.number]
-            nothing_in_hand = peer.acknowledged >= peer.delivered
             peer = replace(
                 peer,
                 position=scanned,
                 delivered=max(peer.delivered, wanted[-1].id) if wanted else peer.delivered,
-                acknowledged=max(peer.acknowledged, scanned) if not wanted and nothing_in_hand else peer.acknowledged,
-                visible_at=now + visibility if nothing_in_hand or peer.visible_at <= now else peer.visible_at,
+                acknowledged=start if wanted else scanned,
                 login=actor.login,
-                lost=peer.lost + max(trimmed - start, 0),
+                lost=peer.lost + start - peer.acknowledged,
                 redelivered=peer.redelivered + sum(entry.id <= peer.delivered for entry in wanted),
             )
             view.put(key, peer)
@@ -306,11 +298,6 @@ class Model:
             if not entries:
                 break
         _require(not rows, f"subscribed {rows}, expected nothing")
-
-    @staticmethod
-    def _start(peer: Peer, now: float) -> int:
-        again = peer.visible_at <= now and peer.acknowledged < peer.position
-        return peer.acknowledged if again else peer.position
 
     def _trimmed_for(self, view: View, channel: Channel, start: int) -> int:
         """How far the log is trimmed, where that matters to who reads after `start`: the superuser looks."""
@@ -415,7 +402,6 @@ class Model:
             "runtime": _cut(options.get("runtime")),
             "address": options.get("address"),
             "listens": bool(options.get("listens")),
-            "visible_at": 0.0,
         }
         if before is None:
             number = len(self.queues) + 1
@@ -552,12 +538,6 @@ class Model:
         self.trimmed[channel] = to
         self.logs[channel] = [entry for entry in self.logs[channel] if entry.id > to]
         return self.logs[channel]
-
-    def end_visibility(self, queues: list[str]) -> None:
-        """From now on these peers get again what they have not acknowledged."""
-        for queue in queues:
-            key = ("peer", self.queues[queue])
-            self.committed[key] = replace(self.committed[key], visible_at=0.0)
 
     def rollback(self, actor: Actor) -> None:
         self.transactions.pop(actor.name, None)

@@ -96,7 +96,6 @@ class Peer:
     address: str | None = None
     listens: bool = False
     former_queue: str | None = None
-    visible_at: float = 0.0
     lost: int = 0
     redelivered: int = 0
 

@@ -353,15 +353,6 @@ class World:
         if status == pq.ConnStatus.OK or "password authentication failed" not in told:
             raise Mismatch(f"the retired login's new session: {status} {told}")
 
-    def end_visibility(self, channel: int) -> None:
-        """As if the visibility timeout of all the channel's peers were over; not of those that somebody has locked."""
-        ended = self.ask(
-            "update pgmq_bus.peer set visible_at = '-infinity' where queue in (select queue from pgmq_bus.peer"
-            " where channel_id = $1 for update skip locked) returning queue",
-            str(channel),
-        )
-        self.model.end_visibility([str(row[0]) for row in ended])
-
     def lose(self, session: Session) -> None:
         """Ends a client's session as a killed process would; returns when the server has noticed."""
         pid = str(session.wire.backend_pid)
