@@ -66,12 +66,13 @@ def test_interleaved_sessions(make_world, server, capfd, request, record_propert
     world = make_world()
     nightly = fuzzing.PROFILE == "nightly"
     wanted, seconds = (NIGHTLY_CALLS, NIGHTLY_SECONDS) if nightly else (sys.maxsize, QUICK_SECONDS)
-    seed = request.config.option.hypothesis_seed or 0
+    # Other calls for each server.
+    seed = int(request.config.option.hypothesis_seed or 0) + 1_000_000 * server.version
     begun = time.monotonic()
     told = begun
     rounds = 0
     while world.calls < wanted and (rounds == 0 or time.monotonic() - begun < seconds):
-        fuzz(world, int(seed) + rounds)
+        fuzz(world, seed + rounds)
         rounds += 1
         if nightly and time.monotonic() - told > 30:
             told = time.monotonic()
