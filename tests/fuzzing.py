@@ -10,6 +10,7 @@ import secrets
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 PROFILE = os.environ.get("FUZZ_PROFILE", "quick")
 NIGHTLY_FACTOR = 50
@@ -37,11 +38,19 @@ def configure(config: pytest.Config) -> None:
     """Before any test is imported. The processes of pytest-xdist are given the same options, so the same seed."""
     settings.load_profile(PROFILE)
     if PROFILE != "nightly":
+        _leave_out_constants()
         return
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = secrets.randbits(32)
     if config.option.timeout is None:
         config.option.timeout = NIGHTLY_TIMEOUT
+
+
+def _leave_out_constants() -> None:
+    """Hypothesis also tries constants of the modules that are loaded: other tests in the same run would change what is
+    tried. There is no setting for it."""
+    assert callable(providers._get_local_constants)
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 def header(config: pytest.Config) -> str:
