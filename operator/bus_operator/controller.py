@@ -6,7 +6,7 @@ leading begins with a queue and a reconciler of its own, since what an earlier o
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -60,8 +60,12 @@ class Lane(NamedTuple):
     """None for channels whose database is not known yet."""
 
 
-PURPOSES = ("database", "channels", "deletions")
+PURPOSES = ("database", "channels", "first_looks", "deletions")
 """Of lanes."""
+
+FIRST_LOOKS = 16
+"""How many channels that were ready when a leader began are looked at for the first time at once, over all databases.
+All of them would share the processor with what users wait for: with thousands, for half a minute."""
 
 
 class Controller:
@@ -200,8 +204,9 @@ class _Term:
         credential_unused: timedelta,
         verification_interval: float,
     ) -> None:
-        self.queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers=workers, lane_of=self._lane_of)
+        self.queue: WorkQueue[Item] = WorkQueue(self._reconcile, workers_of=self._workers_of, lane_of=self._lane_of)
         self._kube = kube
+        self._workers = workers
         self._inventory = inventory
         self.surveys = Surveys(resync=resync)
         self._reconciler = Reconciler(
@@ -248,8 +253,16 @@ class _Term:
         resource = self._inventory.channels.get(item.key)
         if resource is None:
             return Lane("channels", None)
-        purpose = "deletions" if resource.deleting else "channels"
+        if resource.deleting:
+            purpose = "deletions"
+        else:
+            purpose = "first_looks" if item in self._unseen and resource.is_ready else "channels"
         return Lane(purpose, self._reconciler.selection.presumed_database_of(resource))
+
+    def _workers_of(self, lane: Hashable) -> int:
+        if isinstance(lane, Lane) and lane.purpose == "first_looks":
+            return max(1, min(self._workers, FIRST_LOOKS // max(1, len(self._inventory.databases))))
+        return self._workers
 
     async def _reconcile(self, item: Item) -> float | None:
         with tallies.reconciling(item.kind):

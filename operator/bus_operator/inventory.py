@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
 from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Injection, Uid, describe
+from bus_operator.status import find
 
 ROTATE_ANNOTATION = f"{GROUP}/rotate"
 
@@ -57,6 +58,12 @@ class Resource:
         if database := self.status.get("database"):
             fields["database"] = f"{database['namespace']}/{database['name']}"
         return fields
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its status says so of what it is now."""
+        condition = find(self.status.get("conditions", ()), "Ready") or {}
+        return condition.get("status") == "True" and condition.get("observedGeneration") == self.generation
 
     def is_older_than(self, other: "Resource") -> bool:
         """Whether the API server stored it before the other."""

@@ -48,7 +48,7 @@ class WorkQueue(Generic[Item]):
 
     Args:
         work: Called with a key. A BusError is a failure that backoff may cure; it is logged with the key.
-        workers: How many keys of one lane are worked on at the same time.
+        workers_of: How many keys of a lane are worked on at the same time.
         lane_of: The lane of a key; without it there is one lane.
     """
 
@@ -56,11 +56,11 @@ class WorkQueue(Generic[Item]):
         self,
         work: Callable[[Item], Awaitable[float | None]],
         *,
-        workers: int,
+        workers_of: Callable[[Hashable], int],
         lane_of: Callable[[Item], Hashable] = _one_lane,
     ) -> None:
         self._work = work
-        self._workers = workers
+        self._workers_of = workers_of
         self._lane_of = lane_of
         self._lanes: dict[Hashable, _Lane[Item]] = {}
         self._queued: dict[Item, Hashable] = {}
@@ -130,7 +130,7 @@ class WorkQueue(Generic[Item]):
         """Workers end when their lane is empty, so each key that comes to a lane may need one."""
         if self._group is None:
             return
-        for _ in range(min(len(lane.ready), self._workers - lane.workers)):
+        for _ in range(min(len(lane.ready), self._workers_of(name) - lane.workers)):
             lane.workers += 1
             self._group.create_task(self._worker(name, lane))
 

@@ -20,6 +20,12 @@ def state(*resources: Ref) -> list[Any]:
     ]
 
 
+def start_and_look_at_all(operator: Operator) -> None:
+    before = len(operator.log)
+    operator.start()
+    wait_until(lambda: "everything was looked at once" in operator.log[before:], "everything was looked at")
+
+
 async def test_sigterm(world: World, namespace: Namespace, operator: Operator) -> None:
     database = namespace.database((await world.postgres()).dsn)
     channel = namespace.channel()
@@ -30,8 +36,7 @@ async def test_sigterm(world: World, namespace: Namespace, operator: Operator) -
     status, seconds = operator.terminate()
     assert status == 0
     assert seconds < 10
-    operator.start()
-    # It has looked at everything when it has made what is new.
+    start_and_look_at_all(operator)
     namespace.channel("new").wait_ready()
     assert state(channel) == before[1:]
     assert database.status["conditions"] == before[0][0]
@@ -56,7 +61,7 @@ async def test_killed_without_flapping(world: World, namespace: Namespace, opera
     wait_until(lambda: database.status["channels"] == 5, "the channels are counted")
     before = state(*channels)
     operator.kill()
-    operator.start()
+    start_and_look_at_all(operator)
     namespace.channel("new").wait_ready()
     wait_until(lambda: database.status["channels"] == 6, "the new one is counted")
     assert state(*channels) == before

@@ -23,7 +23,7 @@ async def start() -> AsyncIterator[Start]:
         workers: int = 4,
         lane_of: Callable[[str], str] = lambda key: "the only one",
     ) -> WorkQueue[str]:
-        queue = WorkQueue(work, workers=workers, lane_of=lane_of)
+        queue = WorkQueue(work, workers_of=lambda _: workers, lane_of=lane_of)
         tasks.append(asyncio.create_task(queue.run()))
         return queue
 
@@ -145,8 +145,8 @@ async def test_a_key_that_changes_its_lane_is_worked_on_once_and_then_in_the_new
 
 async def test_what_was_added_before_the_start_is_worked_on_in_all_lanes() -> None:
     worker = Worker()
-    queue = WorkQueue(worker, workers=2, lane_of=lambda key: key[0])
-    for key in ("a1", "a2", "a3", "b1"):
+    queue = WorkQueue(worker, workers_of=lambda lane: {"a": 2, "b": 1}[lane], lane_of=lambda key: key[0])
+    for key in ("a1", "a2", "a3", "b1", "b2"):
         queue.add(key)
     task = asyncio.create_task(queue.run())
     await settle()

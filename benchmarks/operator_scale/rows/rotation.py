@@ -79,7 +79,7 @@ def rotate_under_load(world: World, *, rotations: int, peers: int, rate: float) 
     namespace = world.namespace()
     namespace.database(asyncio.run(world.postgres()).dsn)
     channel = namespace.channel()
-    channel.wait_ready()
+    channel.wait_ready(_LIMIT)
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgmq-bus-rotation-")))
         roots = [root / f"peer-{number}" for number in range(peers)]
