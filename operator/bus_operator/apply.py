@@ -246,7 +246,10 @@ async def apply_deletion(connection: asyncpg.Connection, action: DeletionAction 
         if isinstance(action, DropChannel):
             await _drop_functions(connection, channel.queue)
             async with as_owner(connection):
-                await connection.execute(sql.query("drop_queue"), channel.queue)
+                # Not by pgmq.drop_queue, which waits for an advisory lock made of the queue's name:
+                # any login of the database can hold that.
+                await connection.execute(render.drop_log(channel.queue))
+                await connection.execute(sql.query("forget_queue"), channel.queue)
             await connection.execute(sql.query("delete_channel"), channel.id)
             if await role_exists(connection, channel.role):
                 await connection.execute(render.revoke_role(naming.CLIENT_ROLE, channel.role))

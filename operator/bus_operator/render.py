@@ -121,6 +121,11 @@ def log_table(queue: str) -> str:
     return identifier(f"q_{queue}")
 
 
+def drop_log(queue: str) -> str:
+    """Drops the tables in which PGMQ keeps a queue: as their owner."""
+    return f"DROP TABLE IF EXISTS pgmq.{log_table(queue)}, pgmq.{identifier(f'a_{queue}')}"
+
+
 def log_sequence(queue: str) -> str:
     """The quoted name, within the schema `pgmq`, of the sequence of a queue's ids."""
     return identifier(f"q_{queue}_msg_id_seq")

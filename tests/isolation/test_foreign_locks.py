@@ -12,6 +12,9 @@ from attempts_page import PAGE
 from intruders import Scene
 from wire import Peer, payloads
 
+from bus_operator import provision
+from bus_operator.model import Uid
+
 HELD = [
     "select pg_advisory_lock(n) from generate_series(0, 3000) as n",
     "select pg_advisory_lock(c.oid::integer, n) from pg_class as c, generate_series(0, 3) as n where c.relname in ('channel', 'peer')",
@@ -58,6 +61,25 @@ async def test_the_victim_and_the_operator_go_on(scene: Scene, databases, statem
     finally:
         holder.terminate()
         newcomer.terminate()
+
+
+async def test_pgmqs_own_lock_on_a_queue_stops_no_deletion(databases):
+    """It follows from the queue's name, which every login can read in pg_class."""
+    database = databases[0]
+    channel = await database.create_channel("doomed")
+    holder = await databases[3].connect()
+    token = channel.username.split("_")[2]
+    await holder.execute(f"select pg_advisory_lock(hashtext('pgmq.queue_bus_{token}'))")
+    try:
+        async with database.session() as session:
+            await session.execute("set lock_timeout = '2s'")
+            assert await provision.deprovision(session, "doomed", Uid("uid-doomed"), "Delete")
+            assert await session.fetchval("select to_regclass($1)", f"pgmq.q_bus_{token}") is None
+            assert await session.fetchval("select to_regclass($1)", f"pgmq.a_bus_{token}") is None
+            meta = "select exists (select from pgmq.meta where queue_name = $1)"
+            assert await session.fetchval(meta, f"bus_{token}") is False
+    finally:
+        holder.terminate()
 
 
 def documented_remedy() -> str:

@@ -1,1 +1,0 @@
-select pgmq.drop_queue($1)

@@ -1,0 +1,1 @@
+delete from pgmq.meta where queue_name = $1
