@@ -62,7 +62,7 @@ bench-quick: bench-setup  ## The same in under five minutes: shows that it works
 	$(RUN)/python -m benchmarks --quick
 
 .PHONY: bench-operator
-bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000 BusChannels over 20 databases: bench/operator.json
+bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000 BusChannels over 20 databases (25 minutes): bench/operator.md
 	$(RUN)/python -m benchmarks.operator_scale --output bench/operator.json
 
 .PHONY: lint

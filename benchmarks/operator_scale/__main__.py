@@ -19,6 +19,8 @@ from benchmarks.operator_scale.world import ScaleWorld, running, say
 #: Longer than any run takes; what hangs is ended.
 _LIMIT_SECONDS = 60 * 60
 
+_TITLE = "# The operator at full size"
+
 _PACKAGES = ("aiohttp", "asyncpg", "kopf", "kubernetes", "pydantic")
 
 
@@ -33,7 +35,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="A,B", help="only these rows")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="a smaller cluster, such as 0.1")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the figures there, as JSON, and beside it as a table"
+    )
     arguments = parser.parse_args(argv)
     arguments.only = list(ROWS) if arguments.only is None else arguments.only.split(",")
     for name in arguments.only:
@@ -98,6 +102,7 @@ def _write(
         "failures": failures,
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
+    path.with_suffix(".md").write_text(f"{_TITLE}\n\n{table(figures)}\n")
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -67,6 +67,10 @@ FIRST_LOOKS = 16
 """How many channels that were ready when a leader began are looked at for the first time at once, over all databases.
 All of them would share the processor with what users wait for: with thousands, for half a minute."""
 
+HEAD_START = 3.0
+"""Seconds by which a new leader looks later at databases where nothing waits, if something waits elsewhere: comparing a
+database with what should be there costs as much as making several channels."""
+
 
 class Controller:
     """Runs the reconciler over everything that the watches report.
@@ -225,11 +229,18 @@ class _Term:
         self.binding_audit = BindingAudit(kube, inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
 
+    def add_all(self) -> None:
+        """Queues everything that there is: first what somebody waits for."""
+        waited_for = self._databases_waited_for()
+        for key, database in self._inventory.databases.items():
+            later = waited_for and key not in waited_for and database.is_ready
+            self.queue.add(Item("BusDatabase", key), delay=HEAD_START if later else 0)
+        for key in self._inventory.channels:
+            self.queue.add(Item("BusChannel", key))
+
     async def run(self) -> None:
         """Works until it is cancelled."""
-        for kind in PLURALS:
-            for key in self._inventory.of(kind):
-                self.queue.add(Item(kind, key))
+        self.add_all()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.queue.run())
@@ -241,6 +252,11 @@ class _Term:
             for _, task in self._secret_watches.values():
                 task.cancel()
             self._reconciler.close()
+
+    def _databases_waited_for(self) -> set[Key | None]:
+        """Those with channels that are not as they should be."""
+        place = self._reconciler.selection.presumed_database_of
+        return {place(channel) for channel in self._inventory.channels.values() if not channel.is_ready}
 
     def _wake(self, kind: str, key: Key, *, delay: float = 0) -> None:
         self.queue.add(Item(kind, key), delay=delay)

@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, cast
 
+import pytest
+
+from bus_operator import controller
 from bus_operator.controller import FIRST_LOOKS, Controller, Item, Lane, _Term
 from bus_operator.inventory import Resource
 from bus_operator.kube import Kube
@@ -30,6 +33,7 @@ class Work:
 
     def __init__(self) -> None:
         self.order: list[Item] = []
+        self.databases: list[Item] = []
         self.active: dict[Lane, int] = {}
         self.most: dict[str, int] = {}
         self.lane_of: Any = None
@@ -41,7 +45,7 @@ class Work:
         self.most[lane.purpose] = max(self.most.get(lane.purpose, 0), of_purpose)
         await asyncio.sleep(0.001)
         self.active[lane] -= 1
-        self.order.append(item)
+        (self.order if item.kind == "BusChannel" else self.databases).append(item)
         return None
 
 
@@ -50,20 +54,19 @@ async def leading(*channels: dict[str, Any]) -> AsyncIterator[tuple[Controller, 
     """A term whose resources are queued, with `Work` in the place of reconciling."""
     kube = cast(Kube, object())
     settings = {"resync": 60.0, "workers": 4, "verification_interval": 3600.0}
-    controller = Controller(kube, credential_unused=timedelta(minutes=2), **settings)  # type: ignore[arg-type]
+    made = Controller(kube, credential_unused=timedelta(minutes=2), **settings)  # type: ignore[arg-type]
     for number in range(DATABASES):
-        controller.observe(None, body("BusDatabase", f"main-{number}", ready=True))
+        made.observe(None, body("BusDatabase", f"main-{number}", ready=True))
     for item in channels:
-        controller.observe(None, item)
-    term = _Term(kube, controller.inventory, credential_unused=timedelta(minutes=2), **settings)  # type: ignore[arg-type]
-    controller._term = term
+        made.observe(None, item)
+    term = _Term(kube, made.inventory, credential_unused=timedelta(minutes=2), **settings)  # type: ignore[arg-type]
+    made._term = term
     work = Work()
     work.lane_of, term.queue._work = term._lane_of, work
-    for key in controller.inventory.channels:
-        term.queue.add(Item("BusChannel", key))
+    term.add_all()
     task = asyncio.create_task(term.queue.run())
     try:
-        yield controller, term, work
+        yield made, term, work
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -83,18 +86,29 @@ async def test_what_is_not_ready_comes_first() -> None:
     assert work.order.index(waiting) <= 2 * FIRST_LOOKS
 
 
+async def test_its_database_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "HEAD_START", 0.5)
+    async with leading(*(channel(number, ready=number != 2) for number in range(8))) as (_, __, work):
+        await finished(work, 8)
+        assert [item.key[1] for item in work.databases] == ["main-2"]
+        async with asyncio.timeout(10):
+            while len(work.databases) < DATABASES:
+                await asyncio.sleep(0.01)
+
+
 async def test_first_looks_are_few_at_once_over_all_databases() -> None:
     async with leading(*(channel(number, ready=True) for number in range(CHANNELS))) as (_, __, work):
         await finished(work, CHANNELS)
-    assert work.most == {"first_looks": FIRST_LOOKS}
+    assert work.most["first_looks"] == FIRST_LOOKS
+    assert len(work.databases) == DATABASES
 
 
 async def test_one_that_changes_meanwhile_is_looked_at_next() -> None:
-    async with leading(*(channel(number, ready=True) for number in range(CHANNELS))) as (controller, _, work):
+    async with leading(*(channel(number, ready=True) for number in range(CHANNELS))) as (watching, _, work):
         await finished(work, 1)
         changed = channel(CHANNELS - 1, ready=True)
         changed["metadata"] |= {"generation": 4, "resourceVersion": "2"}
-        controller.observe("MODIFIED", changed)
+        watching.observe("MODIFIED", changed)
         begun = len(work.order)
         await finished(work, CHANNELS)
     assert work.order.index(Item("BusChannel", Resource.from_body(changed).key)) - begun <= 2 * FIRST_LOOKS
