@@ -137,6 +137,33 @@ def test_pods_that_ask_for_nothing_are_not_touched(cluster: Cluster, namespace: 
     assert [volume["name"][:15] for volume in volumes] == ["kube-api-access"]
 
 
+def test_a_pod_that_is_selected_never_waits_and_finds_the_files_later(
+    cluster: Cluster, namespace: str, image: str
+) -> None:
+    """Its channel has no Secret for the time being, since its database does not exist yet."""
+    selector = {"injection": {"podSelector": {"matchLabels": {"app": "worker"}}}}
+    cluster.apply(channel(namespace, "orders", **selector, databaseRef={"name": "later"}))
+
+    def selected() -> bool:
+        webhooks = cluster.get("mutatingwebhookconfiguration", "pgmq-bus")["webhooks"]
+        return any(namespace in json.dumps(webhook["namespaceSelector"]) for webhook in webhooks)
+
+    cluster.wait_until("the API server shows such pods to the webhook", selected)
+    worker = pod(namespace, "worker", "", container(image, PING), restartPolicy="OnFailure")
+    worker["metadata"]["labels"], worker["metadata"]["annotations"] = {"app": "worker"}, {}
+    cluster.apply(worker)
+    assert cluster.get("pod", "worker", "-n", namespace)["metadata"]["annotations"]["pgmqbus.dev/injected"] == "orders"
+    cluster.wait_until("it has been started without", lambda: restarts(cluster, namespace, "worker") > 0)
+    cluster.kubectl("delete", "buschannel", "orders", "-n", namespace, "--timeout=30s")
+    cluster.apply(channel(namespace, "orders", **selector))
+    cluster.wait_until("the pod ends", lambda: succeeded(cluster, namespace, "worker"))
+
+
+def restarts(cluster: Cluster, namespace: str, name: str) -> int:
+    statuses = cluster.get("pod", name, "-n", namespace)["status"].get("containerStatuses", ())
+    return sum(status["restartCount"] for status in statuses)
+
+
 def test_a_deleted_channel_takes_its_secret_along_and_comes_back_with_a_new_one(
     cluster: Cluster, namespace: str, image: str
 ) -> None:
