@@ -1,5 +1,6 @@
 """The kopf handlers: each only wakes the controller. What has to be done is the reconciler's business."""
 
+import itertools
 from typing import Any
 
 import kopf
@@ -8,6 +9,13 @@ from bus_operator.canary import Canary
 from bus_operator.controller import Controller
 from bus_operator.kube import PLURALS
 from bus_operator.model import GROUP, VERSION
+
+RECONNECT = 2.0
+"""Seconds between attempts to watch an API server that does not serve, for ever. kopf's own come later and later, up to
+21 s after the server is back; and when they have failed for 54 s they end, and the process with them."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds until an address that does not answer is tried again; kopf waits five minutes."""
 
 
 def register(registry: kopf.OperatorRegistry, controller: Controller, canary: Canary) -> None:
@@ -29,7 +37,6 @@ def settings() -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
-    chosen.batching.batch_window = 0.02
     # Memory, at thousands of resources: a list comes page by page, and the worker that kopf gives to each of them for
     # an event ends at once, for all that it does is to wake.
     chosen.watching.chunk_size = 500
@@ -37,4 +44,6 @@ def settings() -> kopf.OperatorSettings:
     chosen.queueing.idle_timeout = 0.1
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 330
+    chosen.networking.connect_timeout = CONNECT_TIMEOUT
+    chosen.networking.error_backoffs = itertools.repeat(RECONNECT)
     return chosen
