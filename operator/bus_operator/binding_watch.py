@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from bus_operator.errors import BusError
+from bus_operator.errors import BusError, TransientError
 from bus_operator.inventory import Key, comes_before
 from bus_operator.kube import Kube
 from bus_operator.kube_objects import BindingVersion
@@ -20,7 +20,10 @@ from bus_operator.ledger import Ledger
 logger = logging.getLogger(__name__)
 
 PAUSE = 30.0
-"""Seconds between a watch that failed and the next."""
+"""Seconds between a watch that was refused and the next: somebody has to grant the right to it first."""
+
+RECONNECT = 2.0
+"""Seconds between a watch that failed in another way and the next, such as while the API server restarts."""
 
 BREATH = 1.0
 """Seconds between a watch that the API server has ended and the next."""
@@ -75,7 +78,7 @@ class BindingWatch:
                 except (BusError, ApiException) as exc:
                     logger.debug("watch of the bindings in namespace %s: %s", namespace, exc)
                     self._versions.pop(namespace, None)
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(RECONNECT if isinstance(exc, TransientError) else PAUSE)
         finally:
             # A namespace without channels is not watched; the next that is settled there begins anew.
             self._versions.pop(namespace, None)

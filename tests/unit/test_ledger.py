@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from virtual_time import run
 
 from bus_operator.binding_watch import BindingWatch
 from bus_operator.catalog import ObservedChannel
-from bus_operator.errors import SecretError
+from bus_operator.errors import SecretError, TransientError
 from bus_operator.inventory import Key, Resource
 from bus_operator.kube import Kube
 from bus_operator.kube_objects import BindingVersion
@@ -146,6 +147,28 @@ async def test_a_watch_that_fails_covers_nothing(watch: tuple[BindingWatch, Ledg
     secrets.events.put_nowait(SecretError("the operator may not use Secrets in namespace shop"))
     await settle()
     assert not bindings.covers("shop")
+
+
+def test_a_watch_that_broke_is_soon_back() -> None:
+    """Unlike one that was refused: that takes somebody who grants the right to it."""
+
+    async def seconds_after(failure: Exception) -> float:
+        secrets, ledger = Secrets(), Ledger(Clock())
+        ledger.settle(resource(), SEEN, secret="orders-bus", secret_version="7")
+        bindings = BindingWatch(cast(Kube, secrets), ledger, lambda _: None)
+        bindings.cover("shop")
+        for event in (version("7"), failure, version("7")):
+            secrets.events.put_nowait(event)
+        await settle()
+        assert not bindings.covers("shop")
+        begun = asyncio.get_running_loop().time()
+        while not bindings.covers("shop"):
+            await asyncio.sleep(0.1)
+        bindings.stop()
+        return asyncio.get_running_loop().time() - begun
+
+    assert run(seconds_after(TransientError("the API server went away"))) < 5
+    assert run(seconds_after(SecretError("the operator may not use Secrets in namespace shop"))) > 20
 
 
 async def test_what_was_deleted_while_nobody_watched_is_noticed(
