@@ -82,6 +82,9 @@ class RetiringLogin:
 
     def ends(self, now: datetime, rules: RotationRules) -> bool:
         """Whether its time has come."""
+        if not self.login.role_exists:
+            # Dropped by hand: nobody uses it, and nobody is looked for.
+            return True
         unused_since = self.login.unused_since
         return now >= self.deadline or (unused_since is not None and now - unused_since >= rules.unused)
 

@@ -152,6 +152,10 @@ class TestRetiring:
         assert not retires(NOW, timedelta(seconds=119))
         assert retires(NOW, timedelta(seconds=120))
 
+    def test_at_once_where_the_role_was_dropped_by_hand(self) -> None:
+        observed = channel(login(1, role_exists=False), login(2))
+        assert planned(observed, holding(2)) == [DropLogin(login(1).role, 1)]
+
     def test_at_the_end_of_the_overlap(self) -> None:
         def ends(at: timedelta, overlap: timedelta) -> bool:
             observed = channel(login(1, users=(USER,), warned_at=NOW), login(2), at=at)
