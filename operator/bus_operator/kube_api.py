@@ -5,11 +5,14 @@ Its typed models are left out: importing those of the core API takes two seconds
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
 import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -24,6 +27,10 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 TIMEOUT = 30.0
 """Seconds for a request that is no watch."""
+
+UNSETTLED = 10.0
+"""Seconds after the API server was away for which its refusals count as an outage too: one that has just started serves
+before it knows who may do what, and refuses everybody."""
 
 PAGE = 500
 """Objects of a list that are read at a time: a megabyte or two, held for a moment."""
@@ -56,6 +63,7 @@ class KubeApi:
     def __init__(self, client: ApiClient) -> None:
         self.client = client
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._away_at = -math.inf
 
     async def get(self, path: str, *, accept: str = JSON) -> dict[str, Any]:
         """An object, or a list; `accept` may ask for part of it."""
@@ -118,9 +126,11 @@ class KubeApi:
         url = f"{path}?{urlencode(query)}"
         response = await self._send("GET", url, None, JSON, seconds=seconds + 30, accept=accept)
         try:
-            _require_success(response.status, response.reason, b"" if response.status < 300 else await response.read())
-            async for line in response.response.content:
-                yield json.loads(line)
+            text = b"" if response.status < 300 else await response.read()
+            self._require_success(response.status, response.reason, text)
+            with self._noticing_absence():
+                async for line in response.response.content:
+                    yield json.loads(line)
         finally:
             response.response.release()
 
@@ -133,7 +143,7 @@ class KubeApi:
     async def _exchange(self, method: str, path: str, body: Any, content_type: str, *, accept: str) -> dict[str, Any]:
         response = await self._send(method, path, body, content_type, accept=accept, seconds=TIMEOUT)
         text = await response.read()
-        _require_success(response.status, response.reason, text)
+        self._require_success(response.status, response.reason, text)
         parsed: dict[str, Any] = json.loads(text)
         return parsed
 
@@ -146,11 +156,30 @@ class KubeApi:
         )
         status = None
         try:
-            response = await self.client.call_api(*request, _request_timeout=seconds)
+            with self._noticing_absence():
+                response = await self.client.call_api(*request, _request_timeout=seconds)
             status = response.status
         finally:
             tallies.requested(method, status)
         return response
+
+    @contextmanager
+    def _noticing_absence(self) -> Iterator[None]:
+        try:
+            yield
+        except (aiohttp.ClientError, TimeoutError):
+            self._away_at = asyncio.get_running_loop().time()
+            raise
+
+    def _require_success(self, status: int, reason: str, text: bytes) -> None:
+        if 200 <= status < 300:
+            return
+        now = asyncio.get_running_loop().time()
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._away_at = now
+        elif status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and now < self._away_at + UNSETTLED:
+            status, reason = HTTPStatus.SERVICE_UNAVAILABLE, f"{reason} by a server that was away a moment ago"
+        raise ApiException(status=status, reason=reason, body=text.decode(errors="replace"))
 
 
 async def unless_missing(request: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
@@ -161,11 +190,6 @@ async def unless_missing(request: Awaitable[dict[str, Any]]) -> dict[str, Any] |
         if exc.status == 404:
             return None
         raise
-
-
-def _require_success(status: int, reason: str, text: bytes) -> None:
-    if not 200 <= status < 300:
-        raise ApiException(status=status, reason=reason, body=text.decode(errors="replace"))
 
 
 def message_of(error: ApiException) -> str:
