@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bus_operator.actions import ChannelAction, CreateChannel, DesiredChannel
+from bus_operator.actions import (
+    ChannelAction,
+    CreateChannel,
+    DesiredChannel,
+    DropLogin,
+    IssueCredential,
+    PublishLogin,
+    WarnOfLogin,
+)
 from bus_operator.binding import binding_data, held_credential
 from bus_operator.catalog import ObservedChannel
 from bus_operator.database_access import UsableDatabase
@@ -54,9 +62,11 @@ class Found(NamedTuple):
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing follows from what was done, and no login is on its way out."""
+        """Whether nothing follows from what was done, and no login is on its way in or out."""
         made = any(isinstance(action, CreateChannel) for action in self.actions)
-        return (made or not self.actions) and sum(not login.is_retired for login in self.observed.logins) == 1
+        changing = IssueCredential | PublishLogin | DropLogin | WarnOfLogin
+        follows = not made and any(isinstance(action, changing) for action in self.actions)
+        return not follows and sum(not login.is_retired for login in self.observed.logins) == 1
 
 
 class Progress:
