@@ -1,7 +1,8 @@
-"""A plain HTTP proxy before the API server that can swallow the events of watches, while everything else passes."""
+"""A plain HTTP proxy before the API server: swallows the events of watches, or counts what is written."""
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,19 +10,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import urllib3
+from chaos.steps import Step, Steps
 from control_plane import KubeClient
 
 _HOP_BY_HOP = {"connection", "content-length", "host", "transfer-encoding", "content-encoding", "accept-encoding"}
 
 
 class ApiProxy:
-    """`swallows` is the plural of the resource whose watches deliver bookmarks and nothing else; empty: all deliver."""
+    """`swallows` is the plural of the resource whose watches deliver bookmarks and nothing else; empty: all deliver.
 
-    def __init__(self, kube: KubeClient) -> None:
+    Args:
+        kube: The API server.
+        steps: Counts what is written, Leases excepted, which are renewed all the time.
+    """
+
+    def __init__(self, kube: KubeClient, steps: Steps | None = None) -> None:
         (cluster,) = (item["cluster"] for item in kube.kubeconfig["clusters"])
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self.target: str = cluster["server"]
         self.pool = urllib3.PoolManager(ca_cert_data=authority, retries=False, maxsize=20, timeout=60)
+        self.steps = steps or Steps()
         self.swallows = ""
         self.swallowed = 0
         handler = type("Handler", (_Handler,), {"proxy": self})
@@ -38,16 +46,30 @@ class ApiProxy:
         self.swallowed += 1
         return False
 
+    def lets_write(self, method: str, path: str, life: int) -> bool:
+        resource = re.sub(r"^/apis?/|/namespaces/[^/]+|[?].*", "", path)
+        if method == "GET" or "/leases" in resource:
+            return True
+        return self.steps.take(Step(f"{method} {resource}", lasts=True), life)
+
 
 class _Handler(BaseHTTPRequestHandler):
     proxy: ApiProxy
 
+    def setup(self) -> None:
+        super().setup()
+        # A connection carries one request.
+        self._life = self.proxy.steps.life
+
     def _forward(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else None
+        if not self.proxy.lets_write(self.command, self.path, self._life):
+            return
         answer = self.proxy.pool.request(
             self.command,
             self.proxy.target + self.path,
-            body=self.rfile.read(length) if length else None,
+            body=body,
             headers={name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP},
             preload_content=False,
             timeout=urllib3.Timeout(connect=10, read=400),
@@ -59,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.send_header(name, value)
             self.send_header("Connection", "close")
             self.end_headers()
-            with suppress(OSError):
+            with suppress(OSError, urllib3.exceptions.HTTPError):
                 self._pass_on(answer)
         finally:
             answer.close()
@@ -84,9 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def api_proxy(kube: KubeClient) -> Iterator[ApiProxy]:
+def api_proxy(kube: KubeClient, steps: Steps | None = None) -> Iterator[ApiProxy]:
     """Runs in a thread of its own."""
-    proxy = ApiProxy(kube)
+    proxy = ApiProxy(kube, steps)
     thread = threading.Thread(target=proxy.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -42,10 +42,16 @@ async def database(server: postgres.Server) -> AsyncIterator[postgres.Database]:
 
 
 @pytest.fixture(scope="session")
-def apiserver() -> Iterator[Path]:
-    """The kubeconfig of an API server that is there for this session only."""
-    with control_plane.running() as layout:
-        yield layout.kubeconfig
+def apiserver_processes() -> Iterator[control_plane.ControlPlane]:
+    """An API server and its etcd that are there for this session only."""
+    with control_plane.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def apiserver(apiserver_processes: control_plane.ControlPlane) -> Path:
+    """The kubeconfig of its administrator."""
+    return apiserver_processes.kubeconfig
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,11 @@
 import base64
 import copy
 import fcntl
+import http.client
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +20,7 @@ import urllib3
 import yaml
 
 from hack.cluster.layout import Layout, cache_directory
+from hack.cluster.process import Processes
 
 ROOT = Path(__file__).parents[1]
 GROUP, VERSION = "pgmqbus.dev", "v1alpha1"
@@ -33,14 +37,57 @@ def _hack_cluster(command: str, name: str, *options: str) -> None:
     subprocess.run(arguments, cwd=ROOT, env=environment, check=True)
 
 
+class ControlPlane:
+    """A running API server and its etcd, which can be killed one by one and started again with what they held."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._layout = Layout.of(name)
+        self._processes = Processes(self._layout.records, self._layout.logs)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self._layout.kubeconfig
+
+    def start(self) -> None:
+        """Whatever does not run; returns when the API server serves."""
+        _hack_cluster("up", self._name, "--control-plane-only")
+
+    def kill(self, program: str) -> None:
+        """`etcd` or `kube-apiserver`, by SIGKILL."""
+        record = self._processes.record(program)
+        assert record is not None
+        os.kill(record.pid, signal.SIGKILL)
+        wait_until(lambda: not self._processes.running(program), f"{program} has ended")
+
+    def compact(self) -> None:
+        """Has etcd forget all former versions: who watches from one of them is told that it is gone."""
+        revision = self._etcd("range", key=base64.b64encode(b"/").decode(), limit="1")["header"]["revision"]
+        self._etcd("compaction", revision=revision, physical=True)
+
+    def _etcd(self, call: str, **arguments: Any) -> Any:
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.connect(f"{self._layout.runtime}/etcd.sock")
+            connection.request("POST", f"/v3/kv/{call}", json.dumps(arguments))
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == 200, text
+            return json.loads(text)
+        finally:
+            connection.close()
+
+
 @contextmanager
-def running() -> Iterator[Layout]:
+def running() -> Iterator[ControlPlane]:
     """An API server of this test session; sessions that run at the same time have one each."""
     with _reserved_name() as name:
         try:
             _hack_cluster("down", name)  # what a killed session has left
-            _hack_cluster("up", name, "--control-plane-only")
-            yield Layout.of(name)
+            started = ControlPlane(name)
+            started.start()
+            yield started
         finally:
             _hack_cluster("down", name)
 

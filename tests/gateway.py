@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from postgres import free_port
 
 OPEN, SILENT, CLOSED = "open", "silent", "closed"
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Gateway:
@@ -55,8 +58,8 @@ class Gateway:
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(inner_writer)
             try:
-                there = asyncio.create_task(self._pass_on(reader, inner_writer))
-                back = asyncio.create_task(self._pass_on(inner_reader, writer))
+                one, other = self._ways((reader, writer), (inner_reader, inner_writer))
+                there, back = asyncio.create_task(one), asyncio.create_task(other)
                 await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
                 there.cancel()
                 back.cancel()
@@ -69,6 +72,10 @@ class Gateway:
         finally:
             self._writers.discard(writer)
             writer.close()
+
+    def _ways(self, client: Streams, server: Streams) -> tuple[Coroutine[Any, Any, None], Coroutine[Any, Any, None]]:
+        """What passes on the one way and the other, until one of them ends."""
+        return self._pass_on(client[0], server[1]), self._pass_on(server[0], client[1])
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -84,9 +91,15 @@ class Gateway:
             while await reader.read(65536):
                 pass
 
-    def _start(self) -> None:
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """It is open, until the block ends."""
         self._thread.start()
         self.become(OPEN)
+        try:
+            yield
+        finally:
+            self._stop()
 
     def _stop(self) -> None:
         self.become(CLOSED)
@@ -106,9 +119,6 @@ class Gateway:
 def gateway(target: int | None, mode: str = OPEN) -> Iterator[Gateway]:
     """A gateway to a port of loopback; without a target it can only be silent or closed."""
     made = Gateway(target)
-    made._start()
-    try:
+    with made.running():
         made.become(mode)
         yield made
-    finally:
-        made._stop()

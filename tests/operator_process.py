@@ -7,10 +7,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
 from control_plane import ROOT, KubeClient, wait_until
+from operator_forks import ForkedProcess
 from postgres import free_port
 
 BIN = Path(sys.executable).parent
@@ -62,17 +64,35 @@ def account_kubeconfig(kube: KubeClient, directory: Path, account: str) -> Path:
     return kubeconfig
 
 
+Process = subprocess.Popen[bytes] | ForkedProcess
+StartProcess = Callable[[Mapping[str, str], Path], Process]
+
+
+def start_program(environment: Mapping[str, str], log: Path) -> Process:
+    """As the container starts it."""
+    with log.open("ab") as output:
+        return subprocess.Popen([BIN / "bus-operator"], env=environment, stdout=output, stderr=output)
+
+
 class Operator:
     """A `bus-operator` process, and what it writes to standard error through all its restarts."""
 
-    def __init__(self, kubeconfig: Path, log: Path, name: str | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        name: str | None = None,
+        start_process: StartProcess = start_program,
+        **settings: str,
+    ) -> None:
         self.health_port = free_port()
         self.name = name or f"operator-{self.health_port}"
         self.kubeconfig = kubeconfig
         self.webhook_port = free_port()
         self.metrics_port = free_port()
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._start_process = start_process
+        self._process: Process | None = None
         self._environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("BUS_", "KUBERNETES_"))
         } | {
@@ -103,10 +123,7 @@ class Operator:
 
     def start(self, *, wait_ready: bool = True, **settings: str) -> None:
         """Returns when it says that it is ready."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [BIN / "bus-operator"], env=self._environment | settings, stdout=log, stderr=log
-            )
+        self._process = self._start_process(self._environment | settings, self._log)
         if not wait_ready:
             return
         wait_until(lambda: self.probe("/readyz") == 200 or self._ended(), "operator is ready", seconds=30)

@@ -166,9 +166,9 @@ def running(scale: Scale) -> Iterator[ScaleWorld]:
     """A cluster of its own, with the operator in it; nothing is left of it afterwards."""
     # Thousands of databases' logs of statements would fill the disk and say nothing.
     quiet = ("-c", "log_statement=none", "-c", "log_min_duration_statement=-1")
-    with tempfile.TemporaryDirectory(prefix="pgmq-bus-scale-") as directory, control_plane.running() as layout:
+    with tempfile.TemporaryDirectory(prefix="pgmq-bus-scale-") as directory, control_plane.running() as cluster:
         server = postgres.start_server(18, *quiet)
-        kube = KubeClient(layout.kubeconfig)
+        kube = KubeClient(cluster.kubeconfig)
         try:
             postgres.create_template(server)
             kube.install_definitions()

@@ -2,21 +2,19 @@
 
 import asyncio
 import json
-import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from control_plane import ROOT, wait_until
-from operator_world import Namespace, Ref, World
-from projected import project
+from operator_world import Ref, World
+from projected import kubelets
 
 from benchmarks.operator_scale.figures import Figure
 from benchmarks.operator_scale.world import ScaleWorld
@@ -83,7 +81,8 @@ def rotate_under_load(world: World, *, rotations: int, peers: int, rate: float) 
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgmq-bus-rotation-")))
         roots = [root / f"peer-{number}" for number in range(peers)]
-        stack.enter_context(_kubelets(namespace, [path / "orders" for path in roots]))
+        directories = [path / "orders" for path in roots]
+        stack.enter_context(kubelets(lambda: namespace.secret("orders-bus"), directories, _KUBELET_SECONDS))
         started = [stack.enter_context(_Peer(path, rate / peers)) for path in roots]
         for peer in started:
             peer.answer()
@@ -160,30 +159,3 @@ class _Peer:
             raise AssertionError("a peer ended: see what it wrote to standard error")
         found: dict[str, Any] = json.loads(line)
         return found
-
-
-@contextmanager
-def _kubelets(namespace: Namespace, directories: Sequence[Path]) -> Iterator[None]:
-    """Keeps directories as the Secret is, each a moment later, as kubelets do."""
-    ended = threading.Event()
-
-    def follow(directory: Path, known: dict[str, str]) -> None:
-        while not ended.wait(random.uniform(0.2, 1.0) * _KUBELET_SECONDS):
-            secret = namespace.secret("orders-bus")
-            if secret is not None and secret != known:
-                known = secret
-                project(directory, secret)
-
-    first = namespace.secret("orders-bus") or {}
-    threads = []
-    for directory in directories:
-        project(directory, first)
-        threads.append(threading.Thread(target=follow, args=(directory, first)))
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
