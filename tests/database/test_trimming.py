@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from logs import channel_id, log_ids, trim_soon
+from logs import channel_id, log_ids, trim_all, trim_soon
 from wire import Peer, Row, payloads
 
 from bus_operator import catalog
@@ -81,6 +81,82 @@ async def test_a_peer_past_its_timeout_does_not_and_is_told_what_it_lost(make_ch
     assert await gone.read(after=after[0], acknowledge=after[0]) == []
     row = await admin.fetchrow("select lost, acknowledged from pgmq_bus.peer where queue = $1", gone.queue)
     assert tuple(row) == (3, after[0])
+
+
+async def outage(admin, channel: str, interval: str) -> None:
+    """As if the server had been away for so long, or its clock had been set: nobody was seen, and nothing trimmed."""
+    number = await channel_id(admin, channel)
+    await admin.execute(
+        "update pgmq_bus.peer set last_seen = last_seen - $2::text::interval where channel_id = $1", number, interval
+    )
+    await admin.execute(
+        """
+        update pgmq_bus.channel_state set
+            trim_after = trim_after - $2::text::interval,
+            silence = case
+                when isempty(silence) then silence
+                else tstzrange(lower(silence) - $2::text::interval, upper(silence) - $2::text::interval)
+            end
+        where channel_id = $1
+        """,
+        number,
+        interval,
+    )
+
+
+async def test_an_outage_is_not_the_peers_silence(make_channel, join, admin):
+    """The first to come back must not trim what the others had not read."""
+    channel = await make_channel(peerTimeout="10m")
+    reader, other = await join(channel), await join(channel, peer="ledger")
+    ids = await reader.publish(1, 2, 3)
+    await trim_all(admin, channel.name)
+    await outage(admin, channel.name, "11 minutes")
+    await read_and_acknowledge(reader)
+    await trim_all(admin, channel.name)
+    assert await log_ids(admin, channel.name) == ids
+    assert payloads(await other.read()) == [1, 2, 3]
+
+
+async def test_after_outages_a_peer_has_its_timeout_to_come_back(make_channel, join, admin, elapse):
+    channel = await make_channel(peerTimeout="10m")
+    reader, other = await join(channel), await join(channel)
+    ids = await reader.publish(1, 2, 3)
+    await trim_all(admin, channel.name)
+    for _ in range(3):
+        # The other does not make it in between.
+        await outage(admin, channel.name, "11 minutes")
+        await read_and_acknowledge(reader)
+        await trim_all(admin, channel.name)
+    assert await log_ids(admin, channel.name) == ids
+    # From now on the reader is seen, and the other is not.
+    for _ in range(3):
+        await outage(admin, channel.name, "4 minutes")
+        await elapse(reader, "-4 minutes")
+        await trim_all(admin, channel.name)
+    assert await log_ids(admin, channel.name) == []
+    assert await other.read() == [Row(ids[-1], None, 3)]
+
+
+async def test_who_was_gone_before_an_outage_is_not_waited_for(make_channel, join, admin, elapse):
+    channel = await make_channel(peerTimeout="10m")
+    reader, gone = await join(channel), await join(channel)
+    await trim_all(admin, channel.name)
+    await elapse(gone, "11 minutes")
+    await reader.publish(1, 2, 3)
+    await outage(admin, channel.name, "11 minutes")
+    await read_and_acknowledge(reader)
+    await trim_all(admin, channel.name)
+    assert await log_ids(admin, channel.name) == []
+
+
+async def test_a_clock_that_was_set_back_does_not_put_off_trimming(make_channel, join, admin):
+    channel = await make_channel(peerTimeout="10m")
+    reader = await join(channel)
+    await reader.publish(1, 2, 3)
+    await trim_all(admin, channel.name)
+    await outage(admin, channel.name, "-1 hour")
+    await read_and_acknowledge(reader)
+    assert await log_ids(admin, channel.name) == []
 
 
 async def test_the_loss_is_told_to_a_cursor_that_is_behind(make_channel, join, admin, elapse):

@@ -57,12 +57,14 @@ create table pgmq_bus.channel_state (
     measured_messages bigint not null default 0,
     measured_bytes bigint not null default 0,
     dropped_lost bigint not null default 0,
-    dropped_redelivered bigint not null default 0
+    dropped_redelivered bigint not null default 0,
+    silence tstzrange not null default 'empty'
 ) with (fillfactor = 50);
 comment on table pgmq_bus.channel_state is 'What trimming writes, apart from the row that publishers lock.';
 comment on column pgmq_bus.channel_state.trimmed is 'Messages up to this id are gone from the log.';
 comment on column pgmq_bus.channel_state.measured_to is 'Where messages or bytes are limited: how far they are counted, from trimmed on.';
 comment on column pgmq_bus.channel_state.dropped_lost is 'The same of peers that trimming removed, apart from the row that publishers lock.';
+comment on column pgmq_bus.channel_state.silence is 'When nobody was served last, for longer than peers are ever silent: see pgmq_bus.trim.';
 
 create table pgmq_bus.channel_gate (
     channel_id integer primary key references pgmq_bus.channel on delete cascade

@@ -1,6 +1,7 @@
 -- Deletes what every live peer has acknowledged and what the channel's retention lets nobody keep. Called by readers, at
 -- most twice a second per channel unless p_now, so trimming needs nobody else; a peer that was not seen for the channel's
--- peer timeout no longer holds the log back.
+-- peer timeout no longer holds the log back. Unless nobody was seen for so long: then it was the server that was away, or its
+-- clock was set, and whoever was there before has as long again to come back.
 create or replace function pgmq_bus.trim(p_channel_id integer, p_now boolean default false) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -10,6 +11,7 @@ declare
     batch constant bigint := 10000;
     state pgmq_bus.channel_state;
     target pgmq_bus.channel;
+    present timestamptz;
     counted boolean;
     measured_before bigint;
     floor bigint;
@@ -17,16 +19,36 @@ declare
     more boolean := false;
 begin
     select * into state from pgmq_bus.channel_state as s
-    where s.channel_id = p_channel_id and (p_now or s.trim_after < clock_timestamp())
+    where s.channel_id = p_channel_id
+        and (
+            p_now or s.trim_after < clock_timestamp()
+            -- A clock that was set back must not put off trimming until it has caught up.
+            or (isfinite(s.trim_after) and s.trim_after > clock_timestamp() + interval '1 second')
+        )
     for no key update skip locked;
     if not found then
         return;
     end if;
     select * into target from pgmq_bus.channel as c where c.id = p_channel_id;
+    -- Each peer that is there calls three times within its timeout, and trims.
+    if isfinite(state.trim_after) and state.trim_after < clock_timestamp() - target.peer_timeout / 2 then
+        -- Those whom an earlier silence is still held in favour of had no time to come back in between.
+        state.silence := tstzrange(
+            case
+                when upper(state.silence) > state.trim_after - target.peer_timeout then lower(state.silence)
+                else state.trim_after
+            end,
+            clock_timestamp()
+        );
+    end if;
+    present := clock_timestamp() - target.peer_timeout;
+    if upper(state.silence) > present then
+        present := least(present, lower(state.silence) - target.peer_timeout);
+    end if;
     -- A peer that is joining now cannot be older than this floor: it takes its position under the publish lock.
     select min(p.acknowledged) into floor
     from pgmq_bus.peer as p
-    where p.channel_id = p_channel_id and p.last_seen > clock_timestamp() - target.peer_timeout;
+    where p.channel_id = p_channel_id and p.last_seen > present;
 
     counted := target.max_messages is not null or target.max_bytes is not null;
     if counted then
@@ -69,6 +91,7 @@ begin
         measured_to = state.measured_to,
         measured_messages = state.measured_messages,
         measured_bytes = state.measured_bytes,
+        silence = state.silence,
         trim_after = clock_timestamp() + case when more then interval '0' else interval '0.5 seconds' end
     where s.channel_id = p_channel_id;
 
@@ -79,8 +102,7 @@ begin
         where p.queue in (
             select old.queue from pgmq_bus.peer as old
             where old.channel_id = p_channel_id
-                and old.last_seen < clock_timestamp() - target.peer_timeout
-                    - case when old.name is null then interval '1 day' else interval '30 days' end
+                and old.last_seen < present - case when old.name is null then interval '1 day' else interval '30 days' end
             for update skip locked
         )
         returning p.lost, p.redelivered
