@@ -27,6 +27,7 @@ from bus_runtime.driver import (
     connect_error,
     drop,
     local_ip,
+    notice_death,
     statement_error,
 )
 from bus_runtime.errors import BackendError, BindingError, ConnectionLostError
@@ -286,7 +287,7 @@ class Database:
 
 async def _open(binding: Binding) -> asyncpg.Connection:
     try:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             binding.uri,
             timeout=CONNECT_TIMEOUT,
             # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
@@ -298,6 +299,8 @@ async def _open(binding: Binding) -> asyncpg.Connection:
             f"the uri of binding {binding.name!r} cannot be used: its host or port is none, or a character such as"
             " / : @ # in the password is not percent-encoded"
         ) from None
+    notice_death(connection)
+    return connection
 
 
 async def is_direct(connection: Any) -> bool:

@@ -1,6 +1,7 @@
 """Running statements on a real server: what is repeated, what is replaced, how many connections it takes."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from postgres import Database as Provisioned
 from bus_runtime import AccessDeniedError, ConnectionLostError, RejectedError, UnavailableError, keeper
 from bus_runtime.binding import find_binding
 from bus_runtime.connection import Database, is_direct
+from bus_runtime.driver import notice_death
 
 CONNECTIONS = "select count(*) from pg_stat_activity where usename like 'bus_login_%' and datname = current_database()"
 
@@ -188,3 +190,25 @@ async def test_concurrent_statements_all_return(either: Database) -> None:
         return int((await either.fetch("select $1::integer + 1", number))[0][0])
 
     assert await asyncio.gather(*(add(number) for number in range(200))) == list(range(1, 201))
+
+
+async def test_the_death_of_the_other_machine_is_noticed_in_seconds(own: Database) -> None:
+    """Not by the statement's timeout, which allows for servers that are slow."""
+    async with own.connection() as connection:
+        found = connection._transport.get_extra_info("socket")
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 8000
+        idle, interval, count = (
+            found.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + interval * count <= 8
+
+
+async def test_connections_through_a_unix_socket_need_no_such_thing(server: Server) -> None:
+    connection = await asyncpg.connect(
+        host=str(server.directory), port=server.port, user="postgres", password=server.password
+    )
+    notice_death(connection)
+    assert await connection.fetchval("select 1") == 1
+    await connection.close()
