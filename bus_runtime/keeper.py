@@ -19,6 +19,7 @@ import asyncpg
 
 from bus_runtime.driver import DRIVER_ERRORS, drop
 from bus_runtime.errors import BindingError
+from bus_runtime.opening import open_in_time
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class Keeper:
         generation = self._generation
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                connection = await (connect or self._connect)()
+                connection = await open_in_time(connect or self._connect)
         except BaseException:
             self._opening -= 1
             self._invite()
