@@ -48,6 +48,10 @@ test-fast: setup servers  ## What needs no cluster, on one version of PostgreSQL
 test-isolation: setup servers  ## Attack it: hostile tenants, fuzzed calls, and what the catalog says
 	$(RUN)/pytest tests/isolation $(PARALLEL) $(PYTEST_FLAGS)
 
+.PHONY: chaos
+chaos: setup servers  ## Break it: all nemeses, alone and together, in 15 minutes (as root): bench/chaos.json, docs/reliability.md
+	PYTHONPATH=tests $(RUN)/python -m chaos --output bench/chaos.json --page docs/reliability.md $(CHAOS_FLAGS)
+
 .PHONY: bench-setup
 bench-setup: setup
 	@$(UV) sync --locked --all-extras --group bench --quiet

@@ -4,11 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hack import postgres_servers
+
+LIBFAKETIME = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "faketime", "libfaketime.so.1")
+"""Preloaded, it gives one program a clock that can be set."""
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -17,6 +21,9 @@ SERVERS = {
         "postgresql-15": Path("/usr/lib/postgresql/15/bin/postgres"),
         "pgbouncer": Path("/usr/sbin/pgbouncer"),
         "prometheus": Path("/usr/bin/promtool"),
+        "libfaketime": LIBFAKETIME,
+        "e2fsprogs": Path("/usr/sbin/mkfs.ext4"),
+        "iptables": Path("/usr/sbin/iptables"),
     },
     "bench": {"redis-server": Path("/usr/bin/redis-server"), "nats-server": Path("/usr/sbin/nats-server")},
 }

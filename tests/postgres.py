@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +78,7 @@ class Server:
     programs: Path
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def log(self) -> str:
@@ -93,6 +94,11 @@ class Server:
         return await asyncpg.connect(self.uri(database), **options)
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Starts it without waiting for what it makes of that."""
         user = _unprivileged_user()
         log = (self.directory / "log").open("ab")
         self.process = subprocess.Popen(
@@ -103,9 +109,13 @@ class Server:
                 "-c", "log_statement=all", "-c", "log_min_duration_statement=0", "-c", "timezone=UTC",
                 *self.options,
             ],
-            stdout=log, stderr=log, user=user, start_new_session=True,
+            stdout=log, stderr=log, user=user, start_new_session=True, env=os.environ | self.environment,
         )  # fmt: skip
         log.close()
+
+    def wait_until_ready(self) -> None:
+        """Raises RuntimeError if it ends instead."""
+        assert self.process is not None
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -153,13 +163,19 @@ class Server:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
 
+    def children(self) -> list[int]:
+        """The processes that the postmaster started."""
+        assert self.process is not None
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
     def _halt(self) -> list[int]:
         """Stops all of its processes where they are; the postmaster's first."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         # The postmaster before the others, so that no process is added meanwhile.
         os.kill(self.process.pid, signal.SIGSTOP)
-        stopped = [self.process.pid, *map(int, children.read_text().split())]
+        stopped = [self.process.pid, *self.children()]
         for pid in stopped[1:]:
             os.kill(pid, signal.SIGSTOP)
         return stopped
@@ -176,18 +192,24 @@ def _memory() -> str | None:
     return str(shared) if roomy else None
 
 
+def server_directory(version: int) -> Path:
+    """A new directory that the server's user may fill."""
+    directory = Path(tempfile.mkdtemp(prefix=f"pgmq-bus-pg{version}-", dir=_memory()))
+    directory.chmod(0o755)
+    if (user := _unprivileged_user()) is not None:
+        os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
+    return directory
+
+
 def start_server(version: int, *options: str) -> Server:
     """Initialises and starts a server of its own; the caller calls `remove()`."""
     user = _unprivileged_user()
-    directory = Path(tempfile.mkdtemp(prefix=f"pgmq-bus-pg{version}-", dir=_memory()))
-    directory.chmod(0o755)
+    directory = server_directory(version)
     programs = binaries(version)
     if not _reachable(programs, user):
         # A checkout below a private directory: the server's user cannot execute what is in there.
         shutil.copytree(programs.parent, directory / "programs", symlinks=True)
         programs = directory / "programs" / "bin"
-    if user is not None:
-        os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
     password = secrets.token_hex(16)
     password_file = directory / "password"
     password_file.write_text(password)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -37,6 +38,11 @@ class Worker:
 
     options: Options
     process: asyncio.subprocess.Process
+
+    @property
+    def name(self) -> str:
+        """What it was started as; its successors are called the same."""
+        return self.options.process.partition(".")[0]
 
     @property
     def log(self) -> str:
@@ -75,6 +81,11 @@ class Fleet:
         self.workers: list[Worker] = []
         self._recorder = Recorder(directory / "driver.jsonl")
         self._starts: dict[str, int] = {}
+
+    def promises(self, **changes: Any) -> None:
+        """Change what the channel promises, where a fault turns out to have been of another measure; see `Promise`."""
+        assert isinstance(self.promise, Promise)
+        self.promise = dataclasses.replace(self.promise, **changes)
 
     async def start(self, name: str, binding: Path, **options: Any) -> Worker:
         """Start a worker and wait until it has joined.
@@ -126,6 +137,10 @@ class Fleet:
         """What is done in here is a fault, and over when it is left: write that down."""
         began = time.monotonic_ns()
         yield
+        self.struck(kind, began)
+
+    def struck(self, kind: Fault, began: int) -> None:
+        """A fault that began then is over now: write that down."""
         self._recorder.write("fault", fault=kind, began=began)
 
     async def settle(self, seconds: float = 30.0) -> Verdict:

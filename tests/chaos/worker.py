@@ -3,8 +3,9 @@
     python -m chaos.worker --history FILE --binding ROOT [--peer NAME] [--publish-rate N] [--acknowledge MODE] ...
 
 It writes the line `ready` when it has joined. On SIGUSR1 it publishes no more and goes on receiving; when all it had
-begun to publish has an outcome, it writes the line `quiet`. On SIGTERM it leaves the channel and ends with status 0.
-When its place is taken by another process it ends with status 3.
+begun to publish has an outcome, it writes the line `quiet`. With `--relay`, SIGUSR2 has all rings of its doorbell lost,
+and another one has them arrive again. On SIGTERM it leaves the channel and ends with status 0. When its place is taken
+by another process it ends with status 3.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 import asyncpg
 from chaos.history import Recorder
 from chaos.promises import Acknowledge, Client
+from relay import Network, block, deliver
 
-from bus_runtime import BusJobUpdateRequestMessage, BusSubscriber, PgmqBus, PublishError, find_binding
+from bus_runtime import BusJobUpdateRequestMessage, BusSubscriber, PgmqBus, PublishError, find_binding, log_peer
+from bus_runtime.doorbell import open_doorbell
 
 REFUSED = 3
 
@@ -49,6 +53,7 @@ class Options:
         handle_seconds: How long its handler takes.
         max_in_flight: Messages that its subscriber may hold.
         publish_timeout: Seconds that a publish is tried again while the server certainly did not take it.
+        relay: Whether its doorbell is rung through something that can lose rings.
     """
 
     history: Path
@@ -64,6 +69,7 @@ class Options:
     handle_seconds: float = 0.0
     max_in_flight: int = 1000
     publish_timeout: float = 30.0
+    relay: bool = False
 
     def arguments(self) -> list[str]:
         """The same as a command line."""
@@ -71,8 +77,8 @@ class Options:
         return [
             text
             for name, value in given.items()
-            if value is not None
-            for text in (f"--{name.replace('_', '-')}", str(value))
+            if value is not None and value is not False
+            for text in (f"--{name.replace('_', '-')}", *(() if value is True else (str(value),)))
         ]
 
 
@@ -305,11 +311,22 @@ class Publishing:
             os._exit(1)
 
 
+def lose_rings() -> None:
+    """On SIGUSR2 all, on the next one none."""
+    network = Network(open_doorbell)
+    mock.patch.object(log_peer, "open_doorbell", network.open_doorbell).start()
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGUSR2, lambda: network.become(deliver if network.fault is block else block)
+    )
+
+
 async def run(options: Options) -> int:
     """Work until told to stop; the exit status."""
     stopping = asyncio.Event()
     binding = find_binding(options.channel_binding, root=options.binding)
     with Recorder(options.history) as recorder:
+        if options.relay:
+            lose_rings()
         recorder.write("opened", process=options.process, channel=binding.channel, client=options.client)
         bus = (RuntimeBus if options.client == "bus_runtime" else PipecatBus)(options, recorder, stopping.set)
         publishing = Publishing(bus, recorder, options)
@@ -348,6 +365,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--handle-seconds", type=float, default=0.0, metavar="S", help="how long a handler takes")
     add("--max-in-flight", type=int, default=1000, metavar="N")
     add("--publish-timeout", type=float, default=30.0, metavar="S")
+    add("--relay", action="store_true", help="lose rings of doorbells on SIGUSR2")
     given = vars(parser.parse_args(arguments))
     given["process"] = given["process"] or given["history"].stem
     given["peer"] = given["peer"] or None

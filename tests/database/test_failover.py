@@ -1,34 +1,13 @@
 """A standby takes over: for a channel that is a crash, even if nothing was lost."""
 
 import dataclasses
-import os
-import pwd
 import shutil
 import signal
-import subprocess
 
 import postgres
 import pytest
+from standby import clone
 from wire import Peer, Row, payloads
-
-
-def clone(server: postgres.Server) -> postgres.Server:
-    """A standby of the server, running."""
-    directory = server.directory.with_name(f"{server.directory.name}-standby")
-    directory.mkdir(mode=0o755)
-    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    if user is not None:
-        os.chown(directory, user.pw_uid, -1)
-    subprocess.run(
-        [
-            server.programs / "pg_basebackup", "-D", directory / "data", "-R", "-X", "stream", "--no-sync",
-            "-c", "fast", "-h", "127.0.0.1", "-p", str(server.port), "-U", postgres.SUPERUSER,
-        ],
-        env={**os.environ, "PGPASSWORD": server.password}, user=user and user.pw_name, check=True, capture_output=True,
-    )  # fmt: skip
-    standby = dataclasses.replace(server, directory=directory, port=postgres.free_port(), process=None)
-    standby.start()
-    return standby
 
 
 @pytest.fixture

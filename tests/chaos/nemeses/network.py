@@ -1,0 +1,174 @@
+"""What is between clients and the server, and between clients."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from chaos.machine import Wall
+from chaos.nemeses.nemesis import Nemesis
+from chaos.world import World
+
+
+class ConnectionsCut(Nemesis):
+    """Reset, all at once, a few times."""
+
+    name = "cut"
+    title = "all connections reset, five times"
+    touches = "link"
+    seconds = 0.0
+
+    async def begin(self, world: World) -> None:
+        """Cut them."""
+        for _ in range(5):
+            world.link.cut()
+            await asyncio.sleep(world.rng.uniform(0.05, 0.3))
+
+
+class CutMidMessage(Nemesis):
+    """Each connection is reset after some bytes: in a login, in a statement, in an answer."""
+
+    name = "cut-mid-message"
+    title = "each connection reset within 20,000 bytes, in the middle of messages, for 4 s"
+    touches = "link"
+    seconds = 4.0
+
+    async def begin(self, world: World) -> None:
+        """From now on."""
+        world.link.cut_within(world.rng, 20_000)
+
+    async def end(self, world: World) -> None:
+        """No more."""
+        world.link.cut_no_more()
+
+
+class Refused(Nemesis):
+    """Nobody listens."""
+
+    name = "refused"
+    title = "connections reset and refused for 3 s"
+    touches = "link"
+    seconds = 3.0
+
+    async def begin(self, world: World) -> None:
+        """Refuse."""
+        await world.link.refuse()
+
+    async def end(self, world: World) -> None:
+        """Listen."""
+        await world.link.listen()
+
+
+class LinkFrozen(Nemesis):
+    """What is sent arrives later."""
+
+    name = "frozen"
+    title = "connections frozen for 4 s, in both directions"
+    touches = "link"
+    seconds = 4.0
+
+    async def begin(self, world: World) -> None:
+        """Hold it back."""
+        world.link.freeze("up", "down")
+
+    async def end(self, world: World) -> None:
+        """Pass it on."""
+        world.link.thaw()
+
+
+class AnswersFrozen(LinkFrozen):
+    """Statements arrive and are executed, and nobody learns it; then the connections are reset."""
+
+    name = "answers-frozen"
+    title = "answers held back for 4 s, then connections reset: outcomes unknown"
+
+    async def begin(self, world: World) -> None:
+        """Hold answers back."""
+        world.link.freeze("down")
+
+    async def end(self, world: World) -> None:
+        """Nobody gets them any more."""
+        world.link.cut()
+        await super().end(world)
+
+
+class Delayed(Nemesis):
+    """A long way."""
+
+    name = "delayed"
+    title = "150 ms of latency in each direction, for 4 s"
+    touches = "link"
+    seconds = 4.0
+
+    async def begin(self, world: World) -> None:
+        """Slow it down."""
+        world.link.delay = 0.15
+
+    async def end(self, world: World) -> None:
+        """As quick as before."""
+        world.link.delay = 0.0
+
+
+class Silent(Nemesis):
+    """Connections are accepted, and never answered: those from meanwhile not afterwards either."""
+
+    name = "silent"
+    title = "connections reset, and new ones accepted without ever an answer, for 5 s"
+    touches = "link"
+    seconds = 5.0
+
+    async def begin(self, world: World) -> None:
+        """Say nothing to whoever comes."""
+        world.link.silence()
+        world.link.cut()
+
+    async def end(self, world: World) -> None:
+        """Answer whoever comes from now on."""
+        world.link.speak()
+
+
+class Forgotten(Nemesis):
+    """Packets are dropped without a word; afterwards those of the connections from before still are.
+
+    As when a machine loses power and another gets its address, or a firewall forgets what it had let through.
+    """
+
+    name = "forgotten"
+    title = "packets dropped for 2 s, and those of the old connections for ever (a lost machine, a forgetful firewall)"
+    touches = "link"
+    seconds = 2.0
+
+    def __init__(self) -> None:
+        self._wall: Wall | None = None
+        self._former: list[int] = []
+
+    async def begin(self, world: World) -> None:
+        """Drop everything."""
+        self._wall = Wall(world.link.port)
+        world.stack.callback(self._wall.remove)
+        self._former = world.link.client_ports
+        self._wall.put_up()
+
+    async def end(self, world: World) -> None:
+        """Let new connections through."""
+        assert self._wall is not None
+        self._wall.open_but_for(self._former)
+
+
+class DoorbellsLost(Nemesis):
+    """No datagram arrives: peers find messages by looking, and have themselves notified."""
+
+    name = "doorbells-lost"
+    title = "all doorbells lost for 4 s (UDP)"
+    touches = "doorbells"
+    seconds = 4.0
+
+    async def begin(self, world: World) -> None:
+        """Lose them."""
+        for worker in world.workers:
+            if worker.options.relay:
+                worker.process.send_signal(signal.SIGUSR2)
+
+    async def end(self, world: World) -> None:
+        """Let them through."""
+        await self.begin(world)

@@ -1,0 +1,198 @@
+"""A TCP proxy that stands between clients and a server, and breaks what passes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: Towards the server, or towards the client.
+Direction = Literal["up", "down"]
+
+_CHUNK = 65536
+
+
+@dataclass(eq=False, slots=True)
+class _Pair:
+    """A client's connection and the server's.
+
+    Attributes:
+        port: The client's.
+        writers: By the direction that they write in.
+        left: Bytes after which it is cut; None: it is not.
+    """
+
+    port: int
+    writers: dict[Direction, asyncio.StreamWriter]
+    left: int | None = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def abort(self) -> None:
+        """Reset both connections: what was not sent yet is lost."""
+        for writer in self.writers.values():
+            writer.transport.abort()
+
+
+class Proxy:
+    """Listens on a port of loopback.
+
+    Args:
+        target: The port of loopback that connections are passed on to. May be changed: for connections from then on.
+
+    Attributes:
+        port: Where it listens.
+        delay: Seconds that everything takes longer, in each direction.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.delay = 0.0
+        self._server: asyncio.Server | None = None
+        self._pairs: set[_Pair] = set()
+        self._silenced: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._silent = False
+        self._cut_within: tuple[random.Random, int] | None = None
+        self._flows = {"up": asyncio.Event(), "down": asyncio.Event()}
+        self.thaw()
+
+    @property
+    def client_ports(self) -> list[int]:
+        """The clients' ends of the connections there are."""
+        return [pair.port for pair in self._pairs]
+
+    def cut(self) -> None:
+        """Reset all connections."""
+        for pair in tuple(self._pairs):
+            pair.abort()
+        for writer in tuple(self._silenced):
+            writer.transport.abort()
+
+    def cut_within(self, rng: random.Random, count: int) -> None:
+        """Reset each connection, also each that is made from now on, within so many more bytes, whoever sends them."""
+        self._cut_within = rng, count
+        for pair in self._pairs:
+            pair.left = rng.randrange(count)
+
+    def cut_no_more(self) -> None:
+        """Connections last again."""
+        self._cut_within = None
+        for pair in self._pairs:
+            pair.left = None
+
+    def freeze(self, *directions: Direction) -> None:
+        """Hold back what is sent in these directions. It is not lost."""
+        for direction in directions:
+            self._flows[direction].clear()
+
+    def thaw(self) -> None:
+        """Pass on what was held back."""
+        for flow in self._flows.values():
+            flow.set()
+
+    def silence(self) -> None:
+        """Accept connections and never answer: those that were accepted meanwhile not afterwards either."""
+        self._silent = True
+
+    def speak(self) -> None:
+        """Serve new connections."""
+        self._silent = False
+
+    async def refuse(self) -> None:
+        """Reset all connections and refuse new ones."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
+
+    async def listen(self) -> None:
+        """Accept connections, at the same port as before."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=1000)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.refuse()
+        self.thaw()
+        while self._serving:
+            # Also those that were still connecting to the server.
+            self.cut()
+            await asyncio.wait(self._serving, timeout=0.1)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._serve(reader, writer)
+        finally:
+            self._serving.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._silent:
+            self._silenced.add(writer)
+            with contextlib.suppress(OSError):
+                while await reader.read(_CHUNK):
+                    pass
+            self._silenced.discard(writer)
+            writer.transport.abort()
+            return
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = _Pair(writer.get_extra_info("peername")[1], {"up": server_writer, "down": writer})
+        if self._cut_within is not None:
+            rng, count = self._cut_within
+            pair.left = rng.randrange(count)
+        self._pairs.add(pair)
+        pair.tasks = [
+            asyncio.create_task(self._pass_on(pair, reader, "up")),
+            asyncio.create_task(self._pass_on(pair, server_reader, "down")),
+        ]
+        try:
+            # An end of one direction ends the other: neither PostgreSQL nor its clients half-close.
+            await asyncio.wait(pair.tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in pair.tasks:
+                task.cancel()
+            await asyncio.gather(*pair.tasks, return_exceptions=True)
+            for end in pair.writers.values():
+                end.close()
+            self._pairs.discard(pair)
+
+    async def _pass_on(self, pair: _Pair, reader: asyncio.StreamReader, direction: Direction) -> None:
+        writer = pair.writers[direction]
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await self._flows[direction].wait()
+                if pair.left is not None:
+                    pair.left -= len(data)
+                    if pair.left < 0:
+                        # The beginning of it arrives, as when a machine dies in the middle of a message.
+                        writer.write(data[: pair.left])
+                        await writer.drain()
+                        pair.abort()
+                        return
+                writer.write(data)
+                await writer.drain()
+
+
+@asynccontextmanager
+async def proxy(target: int) -> AsyncIterator[Proxy]:
+    """A proxy before a port of loopback, which is gone afterwards."""
+    made = Proxy(target)
+    await made.listen()
+    try:
+        yield made
+    finally:
+        await made.close()
