@@ -65,12 +65,15 @@ class JoinOptions:
         application: Name of the application.
         host: Host or pod name.
         runtime: Client library and version.
+        since: `Membership.since` of a durable peer that the server does not know any more: it claims its place, and is
+            refused (`PeerRefusedError`) if another process joined later.
     """
 
     peer: str | None = None
     application: str | None = None
     host: str | None = None
     runtime: str | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ class Membership:
         resumed: Whether a durable peer was found and continues.
         announced: Whether whatever comes after `position` is rung for. With a doorbell there is nothing to look for
             then, to begin with: in a new session, the first call of a function costs the server most.
+        head: Id of the newest message that the log ever held; None where it is `position`, as for a peer that is new.
+        since: When a durable peer joined, for `JoinOptions.since`; None where a place cannot be claimed: a server with
+            an older schema.
     """
 
     queue: str
@@ -98,6 +104,16 @@ class Membership:
     peer_timeout_seconds: float
     resumed: bool
     announced: bool = False
+    head: int | None = None
+    since: str | None = None
+
+    def continues(self, position: int) -> bool:
+        """Whether this is the log in which a reader got as far as `position`, so that it may go on there.
+
+        No id is given twice, not even after a crash: what comes after the last one is new to it. One that was made anew
+        does not reach as far.
+        """
+        return position <= (self.position if self.head is None else self.head)
 
 
 @dataclass(frozen=True, slots=True)

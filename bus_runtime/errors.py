@@ -62,7 +62,8 @@ class AccessDeniedError(BackendError):
 class PeerRefusedError(AccessDeniedError):
     """A durable peer's queue is refused: this process stopped reading.
 
-    Another process joined with the same peer name and took over (SQLSTATE BUS01), or the credentials were revoked.
+    Another process joined later with the same peer name (SQLSTATE BUS01), or the credentials were revoked. A peer that
+    the server merely does not know any more, as after a failover that lost its joining, joins again by itself.
     """
 
 

@@ -41,12 +41,17 @@ class _Cursor:
         self.wake = asyncio.Event()
         session.on_renewed = self.wake.set
         self.lookout = Lookout(lambda: self.waker.mode, 0.0, self._overlooked)
-        self.follow(membership, waker)
+        self.membership, self.waker = membership, waker
+        self._begin()
+
+    def _begin(self) -> None:
+        self.after = self.handled = self.newest = self.membership.position
+        self.visibility = self.visible_at = 0.0
 
     def follow(self, membership: Membership, waker: Waker) -> None:
         self.membership, self.waker = membership, waker
-        self.after = self.handled = self.newest = membership.position
-        self.visibility = self.visible_at = 0.0
+        if not membership.continues(self.newest):
+            self._begin()
 
     async def watch(self) -> None:
         self.lookout.begin()
@@ -160,7 +165,7 @@ class ReferenceMethods(ABC):
         """Up to `qty` messages, or none after `max_poll_seconds`.
 
         What was read and not archived within `vt` seconds is read again. A peer that the server dropped joins
-        anew behind the same queue name, at the head.
+        anew behind the same queue name.
 
         Raises:
             BackendError: The server refused or is out of reach; call again.

@@ -151,6 +151,7 @@ class LogLink:
 
     async def publish(self, payload: bytes) -> None:
         """Append one JSON message to the log."""
+        self._session.require_place()
         await self._publisher.publish(payload)
 
     async def drain(self, seconds: float) -> None:

@@ -80,6 +80,7 @@ class LogPeer:
             "host": options.host,
             "runtime": options.runtime,
             "address": None if self._doorbell is None else self._doorbell.address,
+            "since": options.since,
         }
         rows = await self._database.fetch(_JOIN, self._channel, orjson.dumps(about).decode())
         joined = orjson.loads(rows[0]["joined"])
@@ -112,6 +113,9 @@ class LogPeer:
             peer_timeout_seconds=float(joined["peer_timeout_seconds"]),
             resumed=joined["resumed"],
             announced=not joined["resumed"] and not foreign,
+            # An older server says neither.
+            head=joined.get("head"),
+            since=joined.get("since"),
         )
 
     async def publish(self, payloads: Sequence[bytes]) -> list[int]:

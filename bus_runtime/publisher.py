@@ -135,8 +135,6 @@ class Publisher:
             )
         except RejectedError as exc:
             self._separate(batch, exc)
-        except PeerRefusedError as exc:
-            _fail(batch, exc)
         except AccessDeniedError as exc:
             self._refused = membership
             # As in LogReader: the second refusal tells, and then the membership is renewed, once.
@@ -145,7 +143,7 @@ class Publisher:
                 self._refusals = 0
             else:
                 self._waiting.extendleft(reversed(batch))
-                self._refusals = refusals + 1
+                self._refusals = 2 if isinstance(exc, PeerRefusedError) else refusals + 1
         except BackendError as exc:
             await self._retry_or_fail(batch, exc)
         except asyncio.CancelledError:

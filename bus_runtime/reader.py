@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bus_runtime.acknowledgement import AcknowledgementTracker
-from bus_runtime.backend import LogBackend, LogRecord, Membership, Waker
+from bus_runtime.backend import LogBackend, LogRecord, Waker
 from bus_runtime.backoff import Backoff, OutageLog
 from bus_runtime.batch import BatchSize
 from bus_runtime.errors import AccessDeniedError, BackendError, PeerRefusedError
@@ -109,7 +109,8 @@ class LogReader:
         self._waker: Waker | None = None
         self._lookout = Lookout(lambda: self.wake, settings.poll_interval, self._overlooked)
         self._batch = BatchSize(settings.batch_size)
-        self._begin(session.membership)
+        self._membership = session.membership
+        self._begin()
         flow.follow(self._position, self._read_behind, on_room=self._nudge.set, on_handled=self._progressed)
         session.on_renewed = self._nudge.set
 
@@ -133,11 +134,17 @@ class LogReader:
         """How the reader is woken right now."""
         return "poll" if self._waker is None else self._waker.mode
 
-    def _begin(self, membership: Membership) -> None:
-        self._membership = membership
-        self._position = self._acknowledged = membership.position
-        # A tracker per membership: what was received under an earlier one completes there, without effect.
-        self._tracker = AcknowledgementTracker(membership.position)
+    def _begin(self) -> None:
+        self._position = self._acknowledged = self._membership.position
+        #: Up to here an earlier process was handed messages.
+        self._delivered = self._membership.delivered
+        # A tracker per log: what was received from an earlier one completes there, without effect.
+        self._tracker = AcknowledgementTracker(self._position)
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether there may be messages that were published before this membership began."""
+        return self._position < self._membership.position
 
     @property
     def _handled(self) -> int:
@@ -159,19 +166,19 @@ class LogReader:
                     refusals = 0
                 if self._waker is None:
                     await self._start_waker()
-                    if self._membership.announced and self.wake == "doorbell":
+                    if self._membership.announced and self.wake == "doorbell" and not self._is_behind:
                         # A first read could find nothing that is not announced.
                         self._lookout.found(self._position, self._position, everything=True)
                         await self._idle(found=False)
                         continue
                 limit = min(self._batch.limit, self._flow.room)
                 records = await self._call(limit)
-            except PeerRefusedError:
-                raise
             except AccessDeniedError as exc:
+                self._session.require_place()
                 # The first refusal may only mean that this connection's login was rotated away: the backend
-                # opens new connections after one, so the second attempt tells.
-                refusals += 1
+                # opens new connections after one, so the second attempt tells. Who took the place may have been a claim
+                # of our own whose answer got lost: the next one tells.
+                refusals = 2 if isinstance(exc, PeerRefusedError) else refusals + 1
                 if refusals > 1:
                     await self._pause(exc)
             # Whatever a backend raises, a reader that gave up would silently stop receiving for ever.
@@ -268,7 +275,7 @@ class LogReader:
                 self._acknowledge_soon()
             return
         self._counters.received += 1
-        if msg_id <= self._membership.delivered:
+        if msg_id <= self._delivered:
             self._counters.redelivered += 1
             self._on_redelivered(msg_id)
         self._receive(msg_id, payload, self._completion(self._tracker, msg_id))
@@ -379,20 +386,22 @@ class LogReader:
             await self._wait(remaining)
 
     async def _rejoin(self) -> None:
-        # What is offered from now on would be delivered again from where the new membership begins.
+        # It wakes the former membership.
         await self._close_waker()
-        before = self._position
-        membership = await self._session.renew(self._membership)
-        self._begin(membership)
-        self._flow.move(membership.position)
+        self._membership = await self._session.renew(self._membership)
+        if self._membership.continues(self._position):
+            # Perhaps the server does not know either what it was told.
+            self._acknowledged = min(self._acknowledged, self._membership.position)
+        else:
+            self._begin()
+            self._flow.move(self._position)
         self._counters.rejoined += 1
         logger.warning(
-            "channel %r: the server had dropped this peer (silent for longer than its peer timeout, or its "
-            "credentials were revoked); joined anew at the head of the log",
+            "channel %r: the server did not know this peer any more (it was silent for too long, or a failover lost "
+            "that it joined); joined anew, going on after message %d",
             self._session.channel,
+            self._position,
         )
-        if membership.position > before:
-            self._report_lost(membership.position - before)
 
     async def _start_waker(self) -> None:
         waker = self._backend.waker(self._membership)

@@ -1,4 +1,9 @@
-"""This peer's place on a channel: joining with patience, and joining anew when the server dropped it."""
+"""This peer's place on a channel: joining with patience, and joining anew when the server does not know it any more.
+
+It may have been silent for too long; or its joining got lost, in a failover to a standby that was behind. A durable
+peer that joins anew claims its place by when it joined first: the server gives it unless another process joined later.
+So whoever joined last has it in the end, and a process whose claim was refused never tries again.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from bus_runtime.backend import JoinOptions, LogBackend, Membership
 from bus_runtime.backoff import Backoff, OutageLog
-from bus_runtime.errors import BackendError, PeerRefusedError
+from bus_runtime.errors import AccessDeniedError, BackendError, PeerRefusedError
 
 logger = logging.getLogger(__name__)
+
+_REFUSED = "another process joined under the same name, or the credentials were revoked"
 
 
 class Session:
@@ -28,6 +36,7 @@ class Session:
         self.options = options
         self._backend = backend
         self._membership: Membership | None = None
+        self._refusal: PeerRefusedError | None = None
         self._renewing = asyncio.Lock()
         #: Called when there is another membership: nobody wakes the former one any more.
         self.on_renewed: Callable[[], None] | None = None
@@ -67,19 +76,43 @@ class Session:
         Readers and publishers may both find out; the first one joins anew, the others get its result.
 
         Raises:
-            PeerRefusedError: The peer is durable: its place belongs to whoever joined last, so it is not fought over.
+            PeerRefusedError: The peer is durable, and its place is another process's, or its credentials were revoked.
+                That is final.
             BackendError: Joining anew failed.
         """
         async with self._renewing:
+            self.require_place()
             if self.membership is not refused:
                 return self.membership
-            if self.options.peer is not None:
-                raise PeerRefusedError(
-                    "another process joined under the same name, or the credentials were revoked",
-                    sqlstate="42501",
-                )
-            self._membership = await self._backend.join_channel(self.channel, self.options)
+            try:
+                membership = await self._join_anew(refused)
+            except PeerRefusedError as exc:
+                self._refusal = exc
+                raise
+            self._membership = membership
             if self.on_renewed is not None:
                 self.on_renewed()
             await self._backend.leave_channel(self.channel, refused.queue, forget=False)
-            return self._membership
+            return membership
+
+    def require_place(self) -> None:
+        """Check that the place of this peer is not another process's for good.
+
+        Raises:
+            PeerRefusedError: It is.
+        """
+        if self._refusal is not None:
+            raise PeerRefusedError(str(self._refusal), sqlstate=self._refusal.sqlstate)
+
+    async def _join_anew(self, refused: Membership) -> Membership:
+        if self.options.peer is None:
+            return await self._backend.join_channel(self.channel, self.options)
+        if refused.since is None:
+            # The server does not tell who joined last, and the place is not fought over.
+            raise PeerRefusedError(_REFUSED, sqlstate="42501")
+        try:
+            return await self._backend.join_channel(self.channel, replace(self.options, since=refused.since))
+        except PeerRefusedError:
+            raise
+        except AccessDeniedError as exc:
+            raise PeerRefusedError(_REFUSED, sqlstate=exc.sqlstate) from exc

@@ -45,7 +45,7 @@ class BusStats:
         announced: Messages that came with their announcement and were not read from the log, of those received.
         overlooked: Times that messages were found in the log which should have been announced and were not.
         reconnects: Outages of reading that ended.
-        rejoined: Times this unnamed peer had been dropped by the server and joined anew.
+        rejoined: Times that the server did not know this peer any more, and it joined anew.
         position: Id of the last message read; None for backends without a log.
         acknowledged: Id up to which the server knows everything is handled; None as above.
         in_flight: Messages read and not yet handled.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bus_runtime.backend import JoinOptions, LogRecord, Membership, Offer, Wake, Waker
-from bus_runtime.errors import AccessDeniedError, RejectedError
+from bus_runtime.errors import AccessDeniedError, PeerRefusedError, RejectedError
 from bus_runtime.facade import ReferenceMethods
 
 
@@ -25,11 +25,13 @@ class _Peer:
     name: str | None
     acknowledged: int
     delivered: int
+    since: int = 0
 
 
 @dataclass
 class _Channel:
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    joins: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     head: int = 0
     trimmed: int = 0
     log: dict[int, bytes] = field(default_factory=dict)
@@ -75,14 +77,25 @@ class InMemoryBackend(ReferenceMethods):
         self._broker = broker
 
     async def join_channel(self, channel: str, options: JoinOptions) -> Membership:
-        """Become a peer at the head, or where the durable peer was."""
+        """Become a peer at the head, or where the durable peer was.
+
+        Raises:
+            PeerRefusedError: `options.since` claims a place that a later process has.
+        """
         state = self._broker.channel(channel)
         queue = uuid.uuid4().hex
         known = next((q for q, p in state.peers.items() if options.peer is not None and p.name == options.peer), None)
-        former = None if known is None else state.peers.pop(known)
+        former = None if known is None else state.peers[known]
+        since = next(state.joins)
+        if options.since is not None:
+            since = int(options.since)
+            if former is not None and former.since > since:
+                raise PeerRefusedError("another process joined under the same name", sqlstate="BUS01")
+        if known is not None:
+            del state.peers[known]
         position = state.head if former is None else former.acknowledged
         delivered = position if former is None else former.delivered
-        state.peers[queue] = _Peer(options.peer, acknowledged=position, delivered=delivered)
+        state.peers[queue] = _Peer(options.peer, acknowledged=position, delivered=delivered, since=since)
         return Membership(
             queue=queue,
             position=position,
@@ -91,6 +104,8 @@ class InMemoryBackend(ReferenceMethods):
             max_message_bytes=self._broker.max_message_bytes,
             peer_timeout_seconds=600.0,
             resumed=known is not None,
+            head=state.head,
+            since=None if options.peer is None else str(since),
         )
 
     async def publish_many(self, channel: str, queue: str, payloads: Sequence[bytes]) -> list[int]:

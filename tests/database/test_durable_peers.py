@@ -156,3 +156,100 @@ async def test_who_waits_for_the_publish_lock_must_still_be_a_peer_when_it_is_fr
     results = await asyncio.gather(*publishing, return_exceptions=True)
     assert [error.sqlstate for error in results] == ["42501", "BUS01"]
     assert payloads(await holder.read()) == ["held"]
+
+
+# --- claims: who joined, and a failover lost that ---
+
+FORGET = """
+update pgmq_bus.peer set queue = 'as-it-was-' || id, former_queue = null, joined_at = now() - interval '1 hour'
+where queue = $1
+"""
+
+
+async def test_who_was_forgotten_claims_its_place(make_channel, join, admin):
+    channel = await make_channel()
+    peer = await join(channel, peer="worker")
+    ids = await peer.publish("a", "b", "c")
+    await peer.read(after=ids[1], acknowledge=ids[0], limit=0)
+    await admin.execute(FORGET, peer.queue)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=DENIED):
+        await peer.read()
+    back = await join(channel, peer="worker", since=peer.joined["since"])
+    assert back.joined["resumed"] is True
+    assert (back.joined["position"], back.joined["delivered"], back.joined["head"]) == (ids[0], ids[1], ids[2])
+    assert back.joined["since"] == peer.joined["since"], "it joined when it joined"
+    redelivered = "select redelivered from pgmq_bus.peer where queue = $1"
+    assert await admin.fetchval(redelivered, back.queue) == 0, "it goes on where it is itself"
+    # As does one whose answer got lost.
+    again = await join(channel, peer="worker", since=peer.joined["since"])
+    assert payloads(await again.read(after=ids[1])) == ["c"]
+
+
+async def test_who_was_dropped_claims_its_place_at_the_head(make_channel, join, admin):
+    channel = await make_channel()
+    peer = await join(channel, peer="worker")
+    (last,) = await peer.publish("a")
+    await admin.execute("delete from pgmq_bus.peer where queue = $1", peer.queue)
+    back = await join(channel, peer="worker", since=peer.joined["since"])
+    assert back.joined["resumed"] is False
+    assert back.joined["position"] == back.joined["head"] == last
+    assert back.joined["since"] == peer.joined["since"]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the-earlier-first", "the-later-first"])
+async def test_of_two_that_were_forgotten_the_later_stays(make_channel, join, admin, first):
+    channel = await make_channel()
+    await join(channel, peer="worker")
+    peers = [await join(channel, peer="worker") for _ in range(2)]
+    await admin.execute(FORGET, peers[1].queue)
+    claims = [lambda peer=peer: join(channel, peer="worker", since=peer.joined["since"]) for peer in peers]
+    former = await claims[0]() if first == 0 else None
+    later = await claims[1]()
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await (claims[0]() if former is None else former.read())
+    assert caught.value.sqlstate == "BUS01"
+    await later.read()
+
+
+async def test_who_slept_through_two_takeovers_takes_nothing_back(make_channel, join):
+    channel = await make_channel()
+    sleeper = await join(channel, peer="worker")
+    await join(channel, peer="worker")
+    last = await join(channel, peer="worker")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=DENIED):
+        await sleeper.read()
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await join(channel, peer="worker", since=sleeper.joined["since"])
+    assert caught.value.sqlstate == "BUS01"
+    await last.read()
+
+
+async def test_who_joins_is_later_than_the_holder_whatever_the_clock_says(make_channel, join, admin):
+    channel = await make_channel()
+    earlier = await join(channel, peer="worker")
+    await admin.execute(
+        "update pgmq_bus.peer set joined_at = now() + interval '1 hour' where queue = $1", earlier.queue
+    )
+    told = "select (extract(epoch from joined_at) * 1000000)::bigint::text from pgmq_bus.peer where queue = $1"
+    since = await admin.fetchval(told, earlier.queue)
+    later = await join(channel, peer="worker")
+    assert int(later.joined["since"]) == int(since) + 1
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await join(channel, peer="worker", since=since)
+    assert caught.value.sqlstate == "BUS01"
+
+
+async def test_a_made_up_time_does_not_count_for_ever(make_channel, join):
+    channel = await make_channel()
+    liar = await join(channel, peer="worker", since="9" * 16)
+    honest = await join(channel, peer="worker")
+    assert int(honest.joined["since"]) - int(liar.joined["since"]) < 60_000_000
+    assert len(honest.joined["since"]) == 16
+    await honest.read()
+
+
+async def test_who_has_no_name_has_nothing_to_claim(make_channel, join):
+    channel = await make_channel()
+    peer = await join(channel, since="1")
+    assert peer.joined["since"] is None
+    await peer.read()

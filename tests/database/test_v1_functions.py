@@ -23,7 +23,8 @@ async def test_join_says_what_a_client_needs(make_channel, join, admin):
     assert len(wake) == 36
     assert peer.joined == {
         "token": await admin.fetchval("select substr(queue, 5) from pgmq_bus.channel where name = $1", channel.name),
-        "position": 0, "delivered": 0, "durability": "Async", "self_delivery": True, "max_message_bytes": 2048,
+        "position": 0, "delivered": 0, "head": 0, "since": None,
+        "durability": "Async", "self_delivery": True, "max_message_bytes": 2048,
         "peer_timeout_seconds": 90.0, "schema_version": sql.schema_version(), "resumed": False, "peers": 1,
         "foreign": False,
     }  # fmt: skip

@@ -276,8 +276,11 @@ class Inventor:
             options["runtime"] = self._option(rng.choice(["bus_runtime/0.0.1", "pipecat", seen.marker]))
         if rng.random() < 0.4:
             options["listens"] = rng.choice([True, False])
+        if "peer" in options and rng.random() < 0.5:
+            options["since"] = self._option(rng.choice(["0", "1700000000000000", "9999999999999999"]))
         if rng.random() < self._odd:
-            options[rng.choice(["listens", "peer", "address", "x", ""])] = rng.choice([7, {"a": []}, None, "true", []])
+            key = rng.choice(["listens", "peer", "address", "since", "x", ""])
+            options[key] = rng.choice([7, {"a": []}, None, "true", []])
         text = json.dumps(options)
         return Message(text, text)
 

@@ -10,6 +10,8 @@ acknowledged.
 """
 
 import json
+import re
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
@@ -33,7 +35,9 @@ Row = tuple[str | None, ...]
 Steps = Generator[None, list[Row], None]
 
 BIGGEST = 2**63 - 1
+MINUTE, DAY = 60_000_000, 86_400_000_000
 DENIED = ("42501", "bus: access denied")
+TAKEN = ("BUS01", "bus: a later process took the place of this durable peer")
 
 
 def _require(what: bool, told: object) -> None:
@@ -51,7 +55,9 @@ def _require_range(name: str, value: int | None, low: int, high: int) -> None:
         raise Refusal("22023", f"bus: {name} must be between {low} and {high}, got {got}")
 
 
-OPTIONS = Refusal("22023", "bus: peer, application, host, runtime and address must be texts, listens a boolean")
+OPTIONS = Refusal(
+    "22023", "bus: peer, application, host, runtime and address must be texts, since digits, listens a boolean"
+)
 
 
 class Server(Protocol):
@@ -110,7 +116,7 @@ class Model:
         if peer is not None:
             return peer
         if actor.channel is not None and any(p.former_queue == queue for p in view.peers(actor.channel) if queue):
-            raise Refusal("BUS01", "bus: a later process took the place of this durable peer")
+            raise Refusal(*TAKEN)
         _deny()
 
     # ---- a call
@@ -360,6 +366,9 @@ class Model:
             raise OPTIONS
         if not isinstance(options.get("listens"), bool | None):
             raise OPTIONS
+        since = options.get("since")
+        if since is not None and not (isinstance(since, str) and re.fullmatch("[0-9]{1,16}", since)):
+            raise OPTIONS
         _require_address(options.get("address"))
         foreign = (options.get("runtime") or "").startswith("bus_runtime/") and "address" not in options
         if foreign:
@@ -376,11 +385,14 @@ class Model:
         if name is not None and not 1 <= len(name) <= 200:
             raise Refusal("22023", "bus: a peer name has 1 to 200 characters")
         before = None
+        since: str | None = options.get("since")
         if name is not None:
             view.lock(("name", channel.id, name))
             before = next((peer for peer in view.peers(channel.id) if peer.name == name), None)
             if before is not None:
                 view.lock(("peer", before.number))
+                if since is not None and int(since) < before.since:
+                    raise Refusal(*TAKEN)
         view.lock(("channel", channel.id))
         others = list(view.peers(channel.id))
         count = len(others) + (before is None)
@@ -402,7 +414,9 @@ class Model:
             "runtime": _cut(options.get("runtime")),
             "address": options.get("address"),
             "listens": bool(options.get("listens")),
+            "since": int(joined.get("since") or 0),
         }
+        again = 0 if before is None or since is not None else max(before.delivered - before.acknowledged, 0)
         if before is None:
             number = len(self.queues) + 1
             self.numbers[channel.id].append(number)
@@ -414,7 +428,7 @@ class Model:
                 before,
                 former_queue=before.queue,
                 position=before.acknowledged,
-                redelivered=before.redelivered + max(before.delivered - before.acknowledged, 0),
+                redelivered=before.redelivered + again,
                 **fresh,
             )
         self.queues[queue] = peer.number
@@ -427,6 +441,8 @@ class Model:
                 "token": channel.token,
                 "position": peer.acknowledged,
                 "delivered": peer.delivered,
+                "head": head,
+                "since": None if name is None else self._joined_at(since, before, joined["since"]),
                 "wake": channel.wake,
                 "key": channel.key,
                 "peers": count,
@@ -441,6 +457,15 @@ class Model:
                 "resumed": before is not None,
             }
             _require(joined == expected, f"joined {joined}, expected {expected}")
+
+    def _joined_at(self, claimed: str | None, before: Peer | None, told: str) -> str:
+        """When a durable peer joined: what it claims, or now, which is later than its earlier holder."""
+        now = time.time_ns() // 1000
+        if claimed is not None and int(claimed) < now:
+            return str(int(claimed))
+        earliest = now - MINUTE if before is None else before.since + 1
+        _require(earliest <= int(told) <= now + DAY + MINUTE, f"joined at {told}, not between {earliest} and now")
+        return told
 
     def _wake_by(self, actor: Actor, view: View, call: Call) -> Steps:
         name, queue, address, listens = call.args

@@ -98,6 +98,8 @@ class Peer:
     former_queue: str | None = None
     lost: int = 0
     redelivered: int = 0
+    #: When its process joined, in microseconds, as it was told; 0 where that is told nobody.
+    since: int = 0
 
 
 @dataclass

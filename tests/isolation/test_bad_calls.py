@@ -11,7 +11,7 @@ BIG = 2**31 - 1
 HUGE = 2**63 - 1
 INVALID = "22023"
 DENIED = ("42501", "bus: access denied")
-OPTIONS = "bus: peer, application, host, runtime and address must be texts, listens a boolean"
+OPTIONS = "bus: peer, application, host, runtime and address must be texts, since digits, listens a boolean"
 ADDRESS = "bus: address must look like 10.0.0.1:12345 or [fd00::1]:12345"
 
 # {c}: the channel; {q}: the peer's queue. Statements are literals, as a careless client might write them.
@@ -188,6 +188,13 @@ BAD_CALLS = {
     "join address number": ("pgmq_bus_v1.join_channel('{c}', '{{\"address\": 4}}')", INVALID, OPTIONS),
     "join listens text": ("pgmq_bus_v1.join_channel('{c}', '{{\"listens\": \"true\"}}')", INVALID, OPTIONS),
     "join listens number": ("pgmq_bus_v1.join_channel('{c}', '{{\"listens\": 1}}')", INVALID, OPTIONS),
+    "join since number": ("pgmq_bus_v1.join_channel('{c}', '{{\"since\": 1}}')", INVALID, OPTIONS),
+    "join since word": ("pgmq_bus_v1.join_channel('{c}', '{{\"since\": \"-infinity\"}}')", INVALID, OPTIONS),
+    "join since long": (
+        "pgmq_bus_v1.join_channel('{c}', jsonb_build_object('since', repeat('9', 17)))",
+        INVALID,
+        OPTIONS,
+    ),
 }
 for name, arguments, parameter, bounds in [
     ("subscribe vt", "'{q}', '{c}', {value}, 1, 0", "p_vt", "between 1 and 43200"),

@@ -385,7 +385,7 @@ async def test_a_durable_peer_that_is_refused_ends() -> None:
     harness = Harness(peer="ledger", poll_interval=0.002, max_poll=0.01)
     harness.backend.make_waker = lambda: HandWaker("poll")
     await harness.start()
-    harness.broker.drop_peers("orders")
+    await harness.backend.join_channel("orders", JoinOptions(peer="ledger"))
     with pytest.raises(PeerRefusedError):
         await asyncio.wait_for(harness.task, 10)
     await harness.reader.close(acknowledge=False)

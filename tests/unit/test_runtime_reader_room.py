@@ -1,10 +1,10 @@
 """The reader and subscribers that are full: what is not read, what is acknowledged, and when it goes on."""
 
 import pytest
-from log_reader import HandWaker, Harness, settle
+from log_reader import HandWaker, Harness, payloads, settle
 from recorder import eventually
 
-from bus_runtime import UnavailableError
+from bus_runtime import JoinOptions, UnavailableError
 from bus_runtime import lookout as lookout_module
 
 
@@ -147,12 +147,16 @@ async def test_reading_for_somebody_behind_acknowledges_nothing(harness: Harness
     await harness.stop()
 
 
-async def test_after_joining_anew_those_behind_are_told_where_the_reader_is(harness: Harness) -> None:
+async def test_after_joining_another_log_those_behind_are_told_where_the_reader_is(harness: Harness) -> None:
     await harness.start()
     await harness.announce(2)
-    harness.broker.drop_peers("orders")
+    assert harness.flow.begun_at == 0
+    # As when the channel was deleted and made again.
+    harness.broker._channels.clear()
+    other = await harness.backend.join_channel("orders", JoinOptions())
+    await harness.backend.publish_many("orders", other.queue, payloads(1))
     await harness.session.renew(harness.session.membership)
     await eventually(lambda: harness.counters.rejoined == 1)
-    assert harness.flow.begun_at == 2
+    assert harness.flow.begun_at == harness.reader.position == 1
     assert harness.flow.room
     await harness.stop()

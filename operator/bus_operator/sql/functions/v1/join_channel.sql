@@ -1,4 +1,5 @@
--- p_options: peer, application, host, runtime and address are texts, listens is a boolean; all are optional.
+-- p_options: peer, application, host, runtime, address and since are texts, listens is a boolean; all are optional. since is what
+-- an earlier answer to the same process said: it claims the place that it had, and is refused where somebody joined later.
 create or replace function pgmq_bus_v1.join_channel(p_channel text, p_options jsonb) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -13,11 +14,13 @@ begin
         '$.keyvalue() ? (
             (@.key == "peer" || @.key == "application" || @.key == "host" || @.key == "runtime" || @.key == "address")
                 && @.value.type() != "string" && @.value.type() != "null"
+            || @.key == "since" && @.value.type() != "null"
+                && (@.value.type() != "string" || !(@.value like_regex "^[0-9]{1,16}$"))
             || @.key == "listens" && @.value.type() != "boolean" && @.value.type() != "null"
         )'
     ) then
         raise invalid_parameter_value using
-            message = 'bus: peer, application, host, runtime and address must be texts, listens a boolean';
+            message = 'bus: peer, application, host, runtime and address must be texts, since digits, listens a boolean';
     end if;
     perform pgmq_bus.require_address(p_options ->> 'address');
     if starts_with(p_options ->> 'runtime', 'bus_runtime/') and not p_options ? 'address' then
