@@ -162,6 +162,9 @@ async def test_a_login_that_drifted_is_replaced(operator: Operator, drift):
     session = await operator.login(held(second))
     assert await Peer.join(session, "orders")
     session.terminate()
+    # A dropped role is forgotten at once; what still exists gets its overlap.
+    after = await operator.provision(desire("orders"), held(second))
+    assert after.actions == ((actions.DropLogin(held(first).username, 1),) if "drop role {login}" in drift else ())
     assert (await operator.provision(desire("orders"), held(second))).actions == ()
 
 
