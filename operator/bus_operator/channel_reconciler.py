@@ -199,8 +199,9 @@ class ChannelReconciler:
         progress.provisioned = f"channel {wire_name!r} on {shard}"
         fields["shard"] = shard.index
         fields |= usage(provisioned.counts)
-        if refusal is not None:
-            raise refusal
+        for reason in (refusal, provisioned.refusal):
+            if reason is not None:
+                raise reason
 
         credential = provisioned.issued or _as_issued(task.held, provisioned.generation)
         wanted = task.binding(shard, credential)

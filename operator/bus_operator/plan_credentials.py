@@ -24,7 +24,6 @@ from bus_operator.actions import (
     WarnOfLogin,
 )
 from bus_operator.catalog import ObservedChannel, ObservedLogin
-from bus_operator.errors import TransientError
 from bus_operator.model import Credentials, parse_duration
 
 MAX_LOGINS = 4
@@ -137,6 +136,14 @@ def next_look(observed: ObservedChannel, rules: RotationRules) -> timedelta | No
     return max(after, timedelta(0))
 
 
+def is_contested(observed: ObservedChannel, held: HeldCredential | None, rules: RotationRules) -> bool:
+    """Whether the binding was lost or changed so often that no credential is issued until one of before has ended."""
+    if _valid_login(observed, held) is not None:
+        return False
+    ending = [item for item in retiring_logins(observed, rules) if item.ends(observed.observed_at, rules)]
+    return sum(login.is_published for login in observed.logins) - len(ending) >= MAX_LOGINS
+
+
 def plan_credentials(
     desired: DesiredChannel,
     observed: ObservedChannel,
@@ -153,44 +160,27 @@ def plan_credentials(
         held: What the binding holds.
         rules: When to rotate.
         owned: Whether the channel is this BusChannel's already: who takes it over ends all credentials of before.
-
-    Raises:
-        TransientError: SecretContested: the binding was damaged so often that nothing is issued for a while.
     """
     if not owned:
         generation = max((login.generation for login in observed.logins), default=0) + 1
         issue = IssueCredential(generation, desired.login_connections, rules.request, cause=Cause.OWNER_CHANGED)
         return [issue, *(DropLogin(login.role, login.generation) for login in observed.logins)]
     current = current_login(observed)
-    in_binding = next((login for login in observed.logins if held and login.role == held.username), None)
-    valid = (
-        held is not None
-        and in_binding is not None
-        and in_binding.is_sound
-        and credentials.matches(held.password, in_binding.verifier)
-        # A binding that was put back to an older one counts as lost: that login is about to end.
-        and (current is None or in_binding.generation >= current.generation)
-    )
+    in_binding = _valid_login(observed, held)
+    valid = in_binding is not None
     retiring = retiring_logins(observed, rules)
     actions: list[ChannelAction] = []
-    if valid and in_binding is not None:
+    if in_binding is not None:
         if in_binding.connection_limit != desired.login_connections:
             actions.append(UpdateLogin(in_binding.role, in_binding.verifier, desired.login_connections))
         if not in_binding.is_published:
             actions.append(PublishLogin(in_binding.role, in_binding.generation))
     now = observed.observed_at
     ending = [item for item in retiring if item.ends(now, rules)]
-    unpublished = _unpublished(observed, in_binding if valid else None)
+    unpublished = _unpublished(observed, in_binding)
     # What is just being published answers whatever asked for it.
-    settled = in_binding if valid else current
-    cause = _cause(observed, settled, rules, valid=valid, held=held)
-    if unpublished or not valid or (cause and not retiring):
-        if not valid and sum(login.is_published for login in observed.logins) - len(ending) >= MAX_LOGINS:
-            raise TransientError(
-                f"the binding was lost or changed {MAX_LOGINS} times in a row: another is made when the logins of"
-                " before are no longer used. Find out who else writes the Secret",
-                reason="SecretContested",
-            )
+    cause = _cause(observed, in_binding or current, rules, valid=valid, held=held)
+    if (unpublished or not valid or (cause and not retiring)) and not is_contested(observed, held, rules):
         actions += _issue(desired, observed, unpublished, rules, cause)
     actions += [DropLogin(item.login.role, item.login.generation) for item in ending]
     actions += [
@@ -199,6 +189,16 @@ def plan_credentials(
         if item not in ending and item.wants_warning(now, rules)
     ]
     return actions
+
+
+def _valid_login(observed: ObservedChannel, held: HeldCredential | None) -> ObservedLogin | None:
+    """The login that the binding opens, if it holds what it should."""
+    found = next((login for login in observed.logins if held and login.role == held.username), None)
+    if held is None or found is None or not found.is_sound or not credentials.matches(held.password, found.verifier):
+        return None
+    current = current_login(observed)
+    # A binding that was put back to an older one counts as lost: that login is about to end.
+    return found if current is None or found.generation >= current.generation else None
 
 
 def _issue(

@@ -20,8 +20,9 @@ from bus_operator.actions import (
 )
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
 from bus_operator.drift import Difference, DriftReport, Repair
+from bus_operator.errors import TransientError
 from bus_operator.model import Uid
-from bus_operator.plan_credentials import HeldCredential, RotationRules
+from bus_operator.plan_credentials import MAX_LOGINS, HeldCredential, RotationRules, is_contested
 from bus_operator.roles import IssuedCredential, overtaken
 
 _BY_CHANNEL = (Repair.CHANNEL_FUNCTIONS, Repair.ROLE, Repair.LOG, Repair.CREDENTIAL)
@@ -79,7 +80,7 @@ class ProvisionedChannel:
     """A channel that is as its manifest wants it."""
 
     generation: int | None
-    """The credential generation that the binding holds; None when no binding was wanted."""
+    """The credential generation that the binding holds; None when no binding was wanted, or none could be had."""
     issued: IssuedCredential | None
     counts: ChannelCounts
     actions: tuple[ChannelAction, ...]
@@ -88,6 +89,8 @@ class ProvisionedChannel:
     channel: ObservedChannel
     drift: tuple[Difference, ...] = ()
     """What the actions have put right, where somebody had changed something by hand."""
+    refusal: TransientError | None = None
+    """Why there is no credential for the binding, if there is none. All the rest is as it should be."""
 
 
 async def provision(
@@ -135,8 +138,20 @@ async def provision(
     if observed is None:
         raise overtaken(f"channel {desired.name!r}")
     counts = await catalog.count_channel(connection, observed.id)
-    return ProvisionedChannel(
-        _generation(observed, issued or held), issued, counts, tuple(actions), before, observed, drift
+    refusal = _refusal(before, held, rotation) if issued is None and binding_wanted else None
+    generation = _generation(observed, issued or held) if refusal is None else None
+    return ProvisionedChannel(generation, issued, counts, tuple(actions), before, observed, drift, refusal)
+
+
+def _refusal(
+    before: ObservedChannel | None, held: HeldCredential | None, rotation: RotationRules
+) -> TransientError | None:
+    if before is None or not is_contested(before, held, rotation):
+        return None
+    return TransientError(
+        f"the binding was lost or changed {MAX_LOGINS} times in a row: another is made when the logins of before are no"
+        " longer used. Find out who else writes the Secret",
+        reason="SecretContested",
     )
 
 

@@ -1,6 +1,8 @@
 """Credentials are replaced: on demand, by age, and when the Secret was tampered with; nobody is cut off too early."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -12,6 +14,7 @@ from operator_world import Namespace, Ref, World
 from scraping import value, wait_for
 
 from benchmarks.operator_scale.rows.rotation import rotate_under_load
+from bus_operator.plan_credentials import MAX_LOGINS
 
 OVERDUE = "pgmq_bus_channel_rotation_overdue_seconds"
 LATER = "update pgmq_bus.login set published_at = published_at - $1::text::interval"
@@ -187,6 +190,35 @@ async def test_a_secret_that_was_tampered_with(
     wait_until(lambda: channel.status["credentialGeneration"] == expected, "the status says so")
     channel.wait_for("Current", "CredentialsCurrent")
     assert await logins(database) == [expected]
+
+
+async def test_who_else_writes_the_secret_is_told_of(
+    world: World, namespace: Namespace, channel: Ref, database: postgres.Database
+) -> None:
+    """Four credentials are in use, and another is made when one of them is not; all the rest is done meanwhile."""
+    async with AsyncExitStack() as users:
+        for lost in range(1, MAX_LOGINS + 1):
+            await users.enter_async_context(namespace.login())
+            namespace.put_secret("orders-bus", {"password": "guess"})
+            if lost < MAX_LOGINS:
+                wait_until(lambda lost=lost: generation(namespace) == lost + 1, "there is another credential")
+        contested = channel.wait_for("SecretContested", "CredentialsCurrent")
+        assert "Find out who else writes the Secret" in contested["message"]
+        assert contested["status"] == "False"
+        assert channel.condition("Provisioned")["status"] == "True"
+        of = {"namespace": namespace.name, "name": channel.name, "database": f"{namespace.name}/main"}
+        wait_until(lambda: (value(world.operator, OVERDUE, **of) or 0) > 0, "it is overdue")
+        channel.patch({"limits": {"maxPeers": 7}})
+        async with database.session() as session:
+            await until_limited(session, 7)
+    wait_until(lambda: generation(namespace) == MAX_LOGINS + 1, "nobody uses those of before")
+    channel.wait_for("Current", "CredentialsCurrent")
+
+
+async def until_limited(session: asyncpg.Connection, peers: int) -> None:
+    async with asyncio.timeout(15):
+        while await session.fetchval("select max_peers from pgmq_bus.channel") != peers:
+            await asyncio.sleep(0.05)
 
 
 async def test_pods_go_on_while_the_administrators_password_is_wrong(

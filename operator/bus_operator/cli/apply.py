@@ -125,6 +125,8 @@ async def _apply_channel(where: Shards, channel: Manifest, root: Path | None) ->
         provisioned = await provision.provision(
             connection, desired, held, rotation=rules, binding_wanted=directory is not None, deliver=deliver
         )
+    if provisioned.refusal is not None:
+        raise provisioned.refusal
     done = ", ".join(map(str, provisioned.actions)) or "unchanged"
     if directory is None or provisioned.generation is None:
         return done
