@@ -169,14 +169,17 @@ def plan_credentials(
     in_binding = _valid_login(observed, held)
     valid = in_binding is not None
     retiring = retiring_logins(observed, rules)
-    actions: list[ChannelAction] = []
-    if in_binding is not None:
-        if in_binding.connection_limit != desired.login_connections:
-            actions.append(UpdateLogin(in_binding.role, in_binding.verifier, desired.login_connections))
-        if not in_binding.is_published:
-            actions.append(PublishLogin(in_binding.role, in_binding.generation))
     now = observed.observed_at
     ending = [item for item in retiring if item.ends(now, rules)]
+    # Also those before: pods still use them.
+    actions: list[ChannelAction] = [
+        UpdateLogin(login.role, login.verifier, desired.login_connections)
+        for login in observed.logins
+        if (login is in_binding or login.is_published) and login.is_sound
+        if login.connection_limit != desired.login_connections and login not in [item.login for item in ending]
+    ]
+    if in_binding is not None and not in_binding.is_published:
+        actions.append(PublishLogin(in_binding.role, in_binding.generation))
     unpublished = _unpublished(observed, in_binding)
     # What is just being published answers whatever asked for it.
     cause = _cause(observed, in_binding or current, rules, valid=valid, held=held)

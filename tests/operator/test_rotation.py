@@ -14,6 +14,7 @@ from operator_world import Namespace, Ref, World
 from scraping import value, wait_for
 
 from benchmarks.operator_scale.rows.rotation import rotate_under_load
+from bus_operator import drift_repair
 from bus_operator.plan_credentials import MAX_LOGINS
 
 OVERDUE = "pgmq_bus_channel_rotation_overdue_seconds"
@@ -124,6 +125,20 @@ async def test_who_uses_it_to_the_end_is_named(
     wait_until(lambda: channel.status["rotationRequest"] == "and again", "the next one begins")
     assert len(told(channel, "CredentialStillUsed")) == 1
     assert generation(namespace) == 3
+
+
+async def test_a_limit_that_changes_meanwhile_is_no_change_by_hand(
+    namespace: Namespace, channel: Ref, database: postgres.Database
+) -> None:
+    """It is that of both logins, which a look at the database expects."""
+    async with namespace.login(), database.session() as session:
+        rotate(channel, "now")
+        channel.wait_for("Rotating", "CredentialsCurrent")
+        channel.patch({"limits": {"maxConnections": 7}})
+        channel.wait_ready()
+        # As the operator's session: fingerprints depend on it.
+        await session.execute("set search_path = pg_catalog, pg_temp")
+        assert await drift_repair.look(session) == []
 
 
 async def test_by_age(namespace: Namespace, channel: Ref, database: postgres.Database) -> None:

@@ -71,9 +71,15 @@ class TestIssuing:
         """As a backup does: that login is about to end."""
         assert planned(channel(login(1), login(2)), holding(1)) == [IssueCredential(3, 101)]
 
-    def test_the_login_before_keeps_its_connection_limit(self) -> None:
-        observed = channel(login(1, connection_limit=5), login(2, connection_limit=5))
-        assert planned(observed, holding(2)) == [UpdateLogin(login(2).role, login(2).verifier, 101)]
+    def test_a_connection_limit_that_changed_is_that_of_the_logins_before_too(self) -> None:
+        """Or the next look at the database would take it for a change by hand."""
+        lower = {"connection_limit": 5}
+        observed = channel(login(1, **lower, unused_since=NOW - RULES.unused), login(2, **lower), login(3, **lower))
+        assert planned(observed, holding(3)) == [
+            UpdateLogin(login(2).role, login(2).verifier, 101),
+            UpdateLogin(login(3).role, login(3).verifier, 101),
+            DropLogin(login(1).role, 1),
+        ]
 
     def test_generations_are_never_used_again(self) -> None:
         assert planned(channel(login(9), login(2)), None) == [IssueCredential(10, 101)]
