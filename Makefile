@@ -69,6 +69,10 @@ bench-quick: bench-setup  ## The same in under five minutes: shows that it works
 bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000 BusChannels over 20 databases (25 minutes): bench/operator.md
 	$(RUN)/python -m benchmarks.operator_scale --output bench/operator.json
 
+.PHONY: docs
+docs: setup  ## Build the documentation's site into build/site
+	$(RUN)/python -m hack.docs
+
 .PHONY: lint
 lint: setup  ## Format, lint, types, import boundaries
 	$(RUN)/ruff format --check .
