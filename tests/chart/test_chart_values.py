@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from hack.docs.values import values
 
 
 def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
@@ -68,23 +69,21 @@ def test_bad_values_are_refused(refusal: Callable[..., str], values: dict[str, A
     assert f"- {error}" in refusal(values)
 
 
+def test_every_value_is_explained_and_checked() -> None:
+    """The comment is what the reference shows, and the schema what Helm refuses by."""
+    for value in values():
+        assert value.comment, f"values.yaml: write a comment right above {value.path}"
+        assert value.schema, f"values.schema.json does not know {value.path}"
+
+
 def test_schema_names_the_values_there_are(chart: Path) -> None:
-    """Else a value could be set that values.yaml does not explain, or be explained and refused."""
+    """Else a value could be set that values.yaml does not explain."""
     schema = json.loads((chart / "values.schema.json").read_text())
-    for path in (
-        (),
-        ("image",),
-        ("log",),
-        ("metrics",),
-        ("serviceAccount",),
-        ("webhook", "certManager"),
-        ("devPostgres",),
-    ):
-        values, definition = yaml.safe_load((chart / "values.yaml").read_text()), schema
-        for key in path:
-            values, definition = values[key], definition["properties"][key]
-        assert definition["properties"].keys() - {"global"} == values.keys()
-        assert definition["additionalProperties"] is False
+    compared = [("", schema), *((value.path, value.schema) for value in values() if value.has_parts)]
+    for path, definition in compared:
+        below = {value.path for value in values() if value.path.rpartition(".")[0] == path}
+        assert {f"{path}.{name}".lstrip(".") for name in definition["properties"].keys() - {"global"}} == below
+        assert definition["additionalProperties"] is False, path
 
 
 def test_defaults_can_be_used_below_another_chart(render: Callable[..., Any]) -> None:
