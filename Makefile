@@ -7,6 +7,8 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 RUN := .venv/bin
 PARALLEL := --numprocesses 2 --dist worksteal
+# Tests start Python hundreds of times: whatever the environment says, what they import is compiled once.
+export PYTHONDONTWRITEBYTECODE =
 ifneq ($(VERBOSE),)
 PYTEST_FLAGS += -v
 endif

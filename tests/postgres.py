@@ -307,7 +307,8 @@ class Database:
 async def _create(server: Server, name: str, template: str) -> None:
     connection = await server.connect()
     try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Files are copied within the kernel, and nothing is written to the log.
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     finally:
         await connection.close()
 
