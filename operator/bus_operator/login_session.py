@@ -12,7 +12,8 @@ REFUSALS = (
 )
 """The server does not take the credential."""
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+# InternalClientError is raised by a session that was idle when the server ended it, and has not noticed yet.
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Whatever else may become of a session; refusals are among them."""
 
 
