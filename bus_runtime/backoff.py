@@ -6,6 +6,8 @@ import logging
 import random
 import time
 
+from bus_runtime.errors import BusError
+
 
 class Backoff:
     """Exponentially growing delays with full jitter in their upper half, so that peers do not return in step.
@@ -38,15 +40,17 @@ class OutageLog:
         self._logger = logger
         self._subject = subject
         self._since: float | None = None
-        self._told: set[type[BaseException]] = set()
+        self._told: set[str] = set()
 
     def failed(self, error: BaseException) -> None:
         """Note a failure, which may begin an outage."""
         if self._since is None:
             self._since = time.monotonic()
-        level = logging.DEBUG if type(error) in self._told else logging.WARNING
-        self._told.add(type(error))
-        self._logger.log(level, "%s: %s: %s; trying again until it works", self._subject, type(error).__name__, error)
+        kind = error.code if isinstance(error, BusError) else type(error).__name__
+        level = logging.DEBUG if kind in self._told else logging.WARNING
+        self._told.add(kind)
+        words = error if isinstance(error, BusError) else f"{kind}: {error}"
+        self._logger.log(level, "%s: %s; trying again until it works", self._subject, words)
 
     def recovered(self) -> bool:
         """Note a success; True when it ends an outage."""

@@ -12,10 +12,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
-from bus_runtime.errors import BindingError
+from bus_runtime.errors import BINDING_AMBIGUOUS, BINDING_NOT_FOUND, BINDING_NOT_READY, BindingError
 
 ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 BINDING_TYPE = "pgmqbus"
@@ -88,6 +89,17 @@ class Binding:
             # In the middle of being replaced, or not text any more.
             return False
 
+    @property
+    def address(self) -> str:
+        """Where it leads, to be shown: host, port and database."""
+        try:
+            parts = urlsplit(self.uri)
+            port = parts.port
+        except ValueError:
+            return f"the server of binding {self.name!r}"
+        host = parts.hostname or dict(parse_qsl(parts.query)).get("host", "")
+        return f"{host}:{port or 5432}{parts.path}"
+
     def reload(self) -> Binding:
         """The binding as it is now, after a possible rotation.
 
@@ -109,22 +121,28 @@ def find_binding(name: str | None = None, *, root: str | Path | None = None) -> 
     """
     root = root or os.environ.get(ROOT_VARIABLE)
     if not root:
-        raise BindingError(f"{ROOT_VARIABLE} is not set, so this process was given no binding: {_HOW_TO_ASK}")
+        raise BindingError(
+            f"{ROOT_VARIABLE} is not set, so this process was given no binding: {_HOW_TO_ASK}", code=BINDING_NOT_FOUND
+        )
     root = Path(root)
     if not root.is_dir():
-        raise BindingError(f"{root} (from {ROOT_VARIABLE}) is not a directory: {_HOW_TO_ASK}")
+        raise BindingError(f"{root} (from {ROOT_VARIABLE}) is not a directory: {_HOW_TO_ASK}", code=BINDING_NOT_FOUND)
     if name is not None:
         if not _is_below(root, name):
-            raise BindingError(f"{root} has no binding {name!r}, it has {_names(_bindings(root))}: {_HOW_TO_ASK}")
+            raise BindingError(
+                f"{root} has no binding {name!r}, it has {_names(_bindings(root))}: {_HOW_TO_ASK}",
+                code=BINDING_NOT_FOUND,
+            )
         return read_binding(root / name)
     found = _bindings(root)
     if not found:
         for directory in _entries(root):
             _require_files(directory)
-        raise BindingError(f"{root} has no binding of type {BINDING_TYPE}: {_HOW_TO_ASK}")
+        raise BindingError(f"{root} has no binding of type {BINDING_TYPE}: {_HOW_TO_ASK}", code=BINDING_NOT_FOUND)
     if len(found) > 1:
         raise BindingError(
-            f"{root} has several bindings of type {BINDING_TYPE}: {_names(found)}; say which: from_binding(NAME)"
+            f"{root} has several bindings of type {BINDING_TYPE}: {_names(found)}; say which: from_binding(NAME)",
+            code=BINDING_AMBIGUOUS,
         )
     return read_binding(found[0])
 
@@ -200,7 +218,8 @@ def _require_files(directory: Path) -> None:
     if empty:
         raise BindingError(
             f"binding {directory} is empty: its Secret is not there yet, or gone; the files come with it."
-            f" kubectl describe buschannel {directory.name} says why"
+            f" kubectl describe buschannel {directory.name} says why",
+            code=BINDING_NOT_READY,
         )
 
 
@@ -220,7 +239,9 @@ def _read_consistently(directory: Path) -> tuple[dict[str, str], Stamp]:
                 return files, before
         except FileNotFoundError:
             if not directory.is_dir():
-                raise BindingError(f"binding {directory} is gone: was the BusChannel or its Secret deleted?") from None
+                raise BindingError(
+                    f"binding {directory} is gone: was the BusChannel or its Secret deleted?", code=BINDING_NOT_FOUND
+                ) from None
         except (OSError, ValueError) as exc:
             raise BindingError(f"cannot read binding {directory}: {exc}") from exc
     raise BindingError(f"binding {directory} keeps changing while it is read")

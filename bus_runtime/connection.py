@@ -127,7 +127,7 @@ class Database:
         try:
             connection = await self._connect()
         except _NO_CONNECTION as exc:
-            raise connect_error(exc) from exc
+            raise connect_error(exc, self._binding) from exc
         try:
             yield connection
         finally:
@@ -225,7 +225,7 @@ class Database:
         try:
             return keeper, await keeper.acquire()
         except _NO_CONNECTION as exc:
-            raise connect_error(exc) from exc
+            raise connect_error(exc, self._binding) from exc
 
     async def _connect(self) -> asyncpg.Connection:
         if self._binding is None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncpg
 
-from bus_runtime.driver import DRIVER_ERRORS, drop
+from bus_runtime.driver import DRIVER_ERRORS, AllBusyError, drop
 from bus_runtime.errors import BindingError
 from bus_runtime.opening import open_in_time
 
@@ -278,7 +278,7 @@ class Keeper:
         while self._waiting and now - self._waiting[0][0] > CONNECT_TIMEOUT:
             waiter = self._waiting.popleft()[1]
             if not waiter.done():
-                waiter.set_exception(TimeoutError("all connections are busy"))
+                waiter.set_exception(AllBusyError("all connections are busy"))
         while self._idle and self.size > 1 and now - self._idle[0].since > _IDLE_TIMEOUT:
             drop(self._idle.pop(0).connection)
         again = self._busy or self.size > 1

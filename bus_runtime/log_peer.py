@@ -19,7 +19,8 @@ from bus_runtime.announcer import Announcer, Roster
 from bus_runtime.backend import JoinOptions, LogRecord, Membership, Waker
 from bus_runtime.connection import Database
 from bus_runtime.doorbell import Doorbell, open_doorbell
-from bus_runtime.errors import BackendError
+from bus_runtime.driver import limit_called
+from bus_runtime.errors import MESSAGE_TOO_LARGE, TOO_MANY_PEERS, BackendError
 from bus_runtime.waking import Waking
 
 _JOIN = "select pgmq_bus_v1.join_channel($1::text, $2::text::jsonb)::text as joined"
@@ -82,7 +83,8 @@ class LogPeer:
             "address": None if self._doorbell is None else self._doorbell.address,
             "since": options.since,
         }
-        rows = await self._database.fetch(_JOIN, self._channel, orjson.dumps(about).decode())
+        with limit_called(TOO_MANY_PEERS):
+            rows = await self._database.fetch(_JOIN, self._channel, orjson.dumps(about).decode())
         joined = orjson.loads(rows[0]["joined"])
         token = joined["token"]
         if not _TOKEN.fullmatch(token):
@@ -124,7 +126,8 @@ class LogPeer:
         if self._foresees and len(payloads) == 1 and self._doorbell is not None:
             # While the server is at it, there is time to seal what will be announced.
             asyncio.get_running_loop().call_soon(self._doorbell.prepare, expected, payloads[0])
-        rows = await self._database.fetch(self._publish, self._queue, [payload.decode() for payload in payloads])
+        with limit_called(MESSAGE_TOO_LARGE):
+            rows = await self._database.fetch(self._publish, self._queue, [payload.decode() for payload in payloads])
         first_id, scattered, roster = rows[0]
         self._foresees = first_id == expected
         if scattered is not None:

@@ -16,7 +16,14 @@ from bus_runtime.bus import WorkerBus
 from bus_runtime.callbacks import Callbacks, OnLagging, OnLost, OnRedelivered, OnRefused, OnUndecodable, Teller
 from bus_runtime.direct import DirectPgmqBackend
 from bus_runtime.dispatch import Subscription
-from bus_runtime.errors import ConnectionLostError, PublishError, SerializationError
+from bus_runtime.errors import (
+    BUS_NOT_RUNNING,
+    BusError,
+    ConnectionLostError,
+    PublishError,
+    SerializationError,
+    reason_of,
+)
 from bus_runtime.flow import Flow, Limits
 from bus_runtime.isolated import IsolatedPgmqBackend
 from bus_runtime.lagging import LogFlow
@@ -222,7 +229,10 @@ class PgmqBus(WorkerBus):
             return
         try:
             if self._link is None:
-                raise PublishError(f"{self}: the bus is not running, so {message} was dropped")
+                raise PublishError(
+                    f"{self}: the bus is not running, so {message} was dropped: start() comes first",
+                    code=BUS_NOT_RUNNING,
+                )
             await self._link.publish(self._serializer.serialize(message))
         # One boundary for all that can go wrong below, third-party backends and serializers included.
         except Exception as exc:
@@ -339,4 +349,5 @@ class PgmqBus(WorkerBus):
             return cause
         unknown = isinstance(cause, ConnectionLostError)
         outcome = "the outcome is unknown" if unknown else "not published"
-        return PublishError(f"{self}: {message}: {outcome}: {cause}", outcome_unknown=unknown)
+        code = cause.code if isinstance(cause, BusError) else None
+        return PublishError(f"{self}: {message}: {outcome}: {reason_of(cause)}", outcome_unknown=unknown, code=code)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from bus_runtime.backend import LogBackend, Membership
 from bus_runtime.backoff import Backoff, OutageLog
 from bus_runtime.errors import (
+    BUS_NOT_RUNNING,
+    MESSAGE_TOO_LARGE,
     AccessDeniedError,
     BackendError,
     PeerRefusedError,
@@ -75,7 +77,11 @@ class Publisher:
         """
         limit = self._session.membership.max_message_bytes
         if limit is not None and len(payload) > limit:
-            raise RejectedError(f"message of {len(payload)} bytes exceeds this channel's limit of {limit} bytes")
+            raise RejectedError(
+                f"message of {len(payload)} bytes exceeds this channel's limit of {limit} bytes: send less, or raise"
+                " limits.maxMessageBytes of the BusChannel",
+                code=MESSAGE_TOO_LARGE,
+            )
         result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(payload, time.monotonic() + self._timeout, result))
         if self._quiet.is_set():
@@ -89,7 +95,8 @@ class Publisher:
                 await self._quiet.wait()
         except TimeoutError:
             # First what waits, so that nothing goes on with it.
-            _fail(self._waiting, PublishError("the bus was stopped before the message could be published"))
+            stopped = "the bus was stopped before the message could be published"
+            _fail(self._waiting, PublishError(stopped, code=BUS_NOT_RUNNING))
             self._waiting.clear()
             if self._leading is not None:
                 self._leading.reschedule(0)
@@ -147,7 +154,8 @@ class Publisher:
         except BackendError as exc:
             await self._retry_or_fail(batch, exc)
         except asyncio.CancelledError:
-            _fail(batch, PublishError("the bus was stopped while the message was being sent", outcome_unknown=True))
+            stopped = "the bus was stopped while the message was being sent"
+            _fail(batch, PublishError(stopped, outcome_unknown=True, code=BUS_NOT_RUNNING))
             raise
         # Whatever a backend raises belongs to the publishers of this batch, and not to the next ones.
         except Exception as exc:

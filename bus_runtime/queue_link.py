@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from bus_runtime.backend import BackendMessage, PgmqBackend
 from bus_runtime.backoff import Backoff, OutageLog
-from bus_runtime.errors import PublishError
+from bus_runtime.errors import BUS_NOT_RUNNING, PublishError
 from bus_runtime.flow import Flow
 from bus_runtime.reader import ReaderSettings, Receive
 from bus_runtime.stats import Counters
@@ -85,7 +85,7 @@ class QueueLink:
     async def publish(self, payload: bytes) -> None:
         """Send one JSON message to the peers."""
         if self._queue is None:
-            raise PublishError(f"channel {self._channel!r} was left")
+            raise PublishError(f"channel {self._channel!r} was left", code=BUS_NOT_RUNNING)
         self._publishing += 1
         self._quiet.clear()
         try:

@@ -19,7 +19,10 @@ from bus_runtime.errors import AccessDeniedError, BackendError, PeerRefusedError
 
 logger = logging.getLogger(__name__)
 
-_REFUSED = "another process joined under the same name, or the credentials were revoked"
+_REFUSED = (
+    "another process joined under the same name, or the credentials were revoked: stop one of the two processes,"
+    " or give each a peer name of its own"
+)
 
 
 class Session:
@@ -102,7 +105,7 @@ class Session:
             PeerRefusedError: It is.
         """
         if self._refusal is not None:
-            raise PeerRefusedError(str(self._refusal), sqlstate=self._refusal.sqlstate)
+            raise PeerRefusedError(self._refusal.message, sqlstate=self._refusal.sqlstate)
 
     async def _join_anew(self, refused: Membership) -> Membership:
         if self.options.peer is None:

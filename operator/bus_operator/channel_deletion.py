@@ -133,7 +133,9 @@ class ChannelDeletion:
         try:
             async with usable.slots:
                 if usable.last_resort and self._databases.last_usable(key) is not usable:
-                    raise SpecError(f"the server of BusDatabase {'/'.join(key)} cannot be reached")
+                    raise SpecError(
+                        f"the server of BusDatabase {'/'.join(key)} cannot be reached", reason="ConnectionFailed"
+                    )
                 last = resource.status.get("shard")
                 async with shards.holding(usable.shards, wire_name, last, usable.connect) as session:
                     if session is None:

@@ -248,36 +248,50 @@ class translate:  # noqa: N801 - reads as a statement: with translate(...):
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None or isinstance(error, BusError | asyncio.CancelledError):
             return
-        translated = self._translated(error)
+        translated = _translated(self._database, error)
         if translated is not None:
             raise translated from error
 
-    def _translated(self, error: BaseException) -> BusError | None:
-        where = self._database
-        match error:
-            case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-                return AuthenticationFailedError(
-                    f"{where} refuses the administrator's credential: {_text(error)}. Check its user and password."
-                )
-            case asyncpg.InsufficientPrivilegeError():
-                return InsufficientPrivilegeError(
-                    f"{where}: the administrator's credential lacks a right: {_text(error)}."
-                    " It needs CREATEROLE and INHERIT, and must own the database."
-                )
-            case (
-                asyncpg.PostgresConnectionError()
-                | asyncpg.InvalidCatalogNameError()
-                | asyncpg.TooManyConnectionsError()
-                | asyncpg.CannotConnectNowError()
-            ):
-                return ConnectionFailedError(f"{where}: {_text(error)}")
-            case asyncpg.PostgresError():
-                return TransientError(f"{where}: {_text(error)} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
-            # TimeoutError is an OSError and has no text of its own. InternalClientError is raised by a session that was
-            # idle when the server ended it, and has not noticed yet.
-            case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
-                return ConnectionFailedError(f"{where} cannot be reached: {str(error) or 'it does not answer'}")
-        return None
+
+def _translated(where: str, error: BaseException) -> BusError | None:
+    match error:
+        case asyncpg.PostgresError():
+            return _said_by_server(where, error)
+        # TimeoutError is an OSError and has no text of its own. InternalClientError is raised by a session that was
+        # idle when the server ended it, and has not noticed yet.
+        case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            return ConnectionFailedError(
+                f"{where} cannot be reached: {str(error) or 'it does not answer'}. Is the server up, and does a"
+                " NetworkPolicy let it be reached?"
+            )
+    return None
+
+
+def _said_by_server(where: str, error: asyncpg.PostgresError) -> BusError:
+    text = _text(error)
+    match error:
+        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            return AuthenticationFailedError(
+                f"{where} refuses the administrator's credential: {text}. Check its user and password."
+            )
+        case asyncpg.InsufficientPrivilegeError():
+            return InsufficientPrivilegeError(
+                f"{where}: the administrator's credential lacks a right: {text}."
+                " It needs CREATEROLE and INHERIT, and must own the database."
+            )
+        case asyncpg.TooManyConnectionsError():
+            return ConnectionFailedError(
+                f"{where} has no connection left: {text}. End what holds them, or raise max_connections of the server",
+                reason="ConnectionsExhausted",
+            )
+        case asyncpg.ReadOnlySQLTransactionError():
+            return TransientError(
+                f"{where}: {text}; a failover is under way, or the address is a standby's: it must be the primary's",
+                reason="DatabaseReadOnly",
+            )
+        case asyncpg.PostgresConnectionError() | asyncpg.InvalidCatalogNameError() | asyncpg.CannotConnectNowError():
+            return ConnectionFailedError(f"{where}: {text}")
+    return TransientError(f"{where}: {text} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
 
 
 def _text(error: asyncpg.PostgresError) -> str:

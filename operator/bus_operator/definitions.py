@@ -57,9 +57,9 @@ async def upgrade(api: KubeApi, definition: Mapping[str, Any]) -> Outcome:
     try:
         present = await unless_missing(api.get(f"{COLLECTION}/{name}"))
     except ApiException as exc:
-        raise TransientError(f"definition {name} cannot be read: {message_of(exc)}") from exc
+        raise TransientError(f"definition {name} cannot be read: {message_of(exc)}", reason="ApiUnavailable") from exc
     if present is None:
-        raise SpecError(f"definition {name} is not installed. Install it: {BY_HAND}")
+        raise SpecError(f"definition {name} is not installed. Install it: {BY_HAND}", reason="DefinitionMissing")
     _require_upgrade(name, definition, present)
     path = f"{COLLECTION}/{name}?fieldManager={FIELD_MANAGER}&force=true"
     try:
@@ -68,7 +68,9 @@ async def upgrade(api: KubeApi, definition: Mapping[str, Any]) -> Outcome:
             return Outcome.UNCHANGED
         await api.patch(path, definition, content_type=APPLY_PATCH)
     except ApiException as exc:
-        raise TransientError(f"definition {name} cannot be upgraded: {message_of(exc)}") from exc
+        raise TransientError(
+            f"definition {name} cannot be upgraded: {message_of(exc)}", reason="ApiUnavailable"
+        ) from exc
     await _wait_until_served(api, name)
     return Outcome.UPGRADED
 
@@ -121,4 +123,6 @@ async def _wait_until_served(api: KubeApi, name: str) -> None:
                     return
                 await asyncio.sleep(0.2)
     except TimeoutError as exc:
-        raise TransientError(f"definition {name} is not served: see its status.conditions") from exc
+        raise TransientError(
+            f"definition {name} is not served: see its status.conditions", reason="DefinitionNotServed"
+        ) from exc

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -184,8 +184,8 @@ class PendingDeletions:
             await self._write(database, dict.fromkeys(work.finished))
         if work.dropped:
             self._wake(database.kind, database.key)
-        for warning, reason, message in work.events():
-            await self._reporter.tell(database, warning=warning, reason=reason, message=message)
+        for event in work.events():
+            await self._reporter.tell(database, warning=event.warning, reason=event.reason, message=event.message)
 
     async def _write(self, database: Resource, entries: Mapping[Uid, Mapping[str, Any] | None]) -> None:
         written = await self._kube.patch_status(database, {FIELD: entries})
@@ -231,16 +231,27 @@ class _Pass:
         self._kept.update(owed.uid for owed in self.open())
         self.failure = failure
 
-    def events(self) -> list[tuple[bool, str, str]]:
-        """What to tell on the BusDatabase, for the BusChannels are gone: warning, reason and message."""
+    def events(self) -> list["_Event"]:
+        """What to tell on the BusDatabase, for the BusChannels are gone."""
         told = []
         if self.dropped:
-            told.append((False, "ChannelsDropped", f"of BusChannels deleted before: {_named(self.dropped)}"))
+            message = f"of BusChannels deleted before: {_named(self.dropped)}"
+            told.append(_Event(warning=False, reason="ChannelsDropped", message=message))
         if self.released:
-            told.append((False, "ChannelsRetained", f"of BusChannels deleted before: {_named(self.released)}"))
+            message = f"of BusChannels deleted before: {_named(self.released)}"
+            told.append(_Event(warning=False, reason="ChannelsRetained", message=message))
         if self.not_empty:
-            told.append((True, "NotEmpty", f"still holding messages, retained: {_named(self.not_empty)}"))
+            message = f"still holding messages, retained: {_named(self.not_empty)}"
+            told.append(_Event(warning=True, reason="NotEmpty", message=message))
         return told
+
+
+class _Event(NamedTuple):
+    """An Event to post."""
+
+    warning: bool
+    reason: str
+    message: str
 
 
 def _named(channels: list[str]) -> str:

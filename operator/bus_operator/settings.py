@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from bus_operator.errors import SpecError
+from bus_operator.errors import SpecError, StartError
 
 _PREFIX = "BUS_"
 
@@ -68,4 +68,6 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as exc:
             first = exc.errors()[0]
-            raise SpecError(f"{_PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from exc
+            raise SpecError(
+                f"{_PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}", reason=StartError.reason
+            ) from exc

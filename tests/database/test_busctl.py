@@ -279,7 +279,7 @@ def test_wrong_password(server: postgres.Server, busctl: Busctl, write: Callable
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: 127.0.0.1:{server.port}/postgres refuses the administrator's credential: password authentication"
-        ' failed for user "postgres". Check its user and password.\n'
+        ' failed for user "postgres". Check its user and password. [AuthenticationFailed]\n'
     )
 
 
@@ -293,7 +293,9 @@ async def test_no_rights(server: postgres.Server, busctl: Busctl, write: Callabl
     assert done.stderr.startswith(
         f"error: 127.0.0.1:{server.port}/{empty.name}: the administrator's credential lacks a right: permission denied"
     )
-    assert done.stderr.endswith(" It needs CREATEROLE and INHERIT, and must own the database.\n")
+    assert done.stderr.endswith(
+        " It needs CREATEROLE and INHERIT, and must own the database. [InsufficientPrivilege]\n"
+    )
     assert len(done.stderr.splitlines()) == 1
     async with empty.session() as session:
         await session.execute("DROP ROLE app_of_busctl")

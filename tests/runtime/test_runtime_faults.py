@@ -286,7 +286,7 @@ async def test_rotated_credentials_are_picked_up(
     async with database.session() as connection:
         await connection.execute(f"alter role {channel.username} password 'rotated-by-the-test'")
     assert await terminate_sessions(database) > 0
-    await eventually(lambda: "does not accept the login" in caplog.text)
+    await eventually(lambda: "refuses the binding's credential" in caplog.text)
     publishing = asyncio.create_task(bus.publish(note(2), raise_on_error=True))
     uri = channel.endpoint.uri(channel.username, "rotated-by-the-test")
     (bindings / "orders" / "uri").write_text(uri)

@@ -275,7 +275,7 @@ async def test_a_failed_read_is_tried_again(world: World, caplog: pytest.LogCapt
     world.failures = [UnavailableError("down"), RuntimeError("odd")]
     slow.hurry()
     await eventually(lambda: slow.numbers == list(range(1, 7)))
-    assert "reading for subscriber 'slow': UnavailableError: down" in caplog.text
+    assert "reading for subscriber 'slow': down [ConnectionFailed]; trying again" in caplog.text
 
 
 async def test_one_that_unsubscribes_while_behind_holds_nobody_up(world: World) -> None:

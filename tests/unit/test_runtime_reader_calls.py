@@ -228,10 +228,10 @@ async def test_an_outage_is_logged_once_per_kind_and_nothing_is_lost_or_repeated
     assert polling.received == [1, 2, 3, 4]
     assert polling.counters.reconnects == 1
     texts = [r.getMessage() for r in caplog.records if r.levelno >= logging.INFO]
-    assert [text.partition(":")[2].split(":")[0].strip() for text in texts[:3]] == [
-        "UnavailableError",
-        "RuntimeError",
-        "BackendError",
+    assert [text.partition(": ")[2].partition(";")[0] for text in texts[:3]] == [
+        "down [ConnectionFailed]",
+        "RuntimeError: foreign",
+        "odd [DatabaseError]",
     ]
     assert len(texts) == 4
     assert "works again" in texts[3]

@@ -32,5 +32,5 @@ def main() -> None:
         click.echo("interrupted; run the same command again to go on", err=True)
         sys.exit(130)
     except BusError as exc:
-        click.echo(f"error: {exc}", err=True)
+        click.echo(f"error: {exc} [{exc.reason}]", err=True)
         sys.exit(1)

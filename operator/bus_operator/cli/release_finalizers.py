@@ -44,6 +44,8 @@ async def _release(namespaces: tuple[str, ...]) -> tuple[int, int, int]:
             result = await FinalizerRelease(api, kube, click.echo).run(namespaces)
             return result.seen, result.released, result.failures
     except ApiException as exc:
-        raise TransientError(f"BusChannels cannot be listed: {kube_api.message_of(exc)}") from exc
+        raise TransientError(
+            f"BusChannels cannot be listed: {kube_api.message_of(exc)}", reason="ApiUnavailable"
+        ) from exc
     except (aiohttp.ClientError, TimeoutError) as exc:
-        raise TransientError(f"the API server cannot be reached: {exc}") from exc
+        raise TransientError(f"the API server cannot be reached: {exc}", reason="ApiUnavailable") from exc

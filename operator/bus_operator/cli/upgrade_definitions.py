@@ -31,4 +31,4 @@ async def _upgrade() -> None:
                 outcome = await definitions.upgrade(api, definition)
                 click.echo(f"{definition['metadata']['name']} {outcome.value}")
     except (aiohttp.ClientError, TimeoutError) as exc:
-        raise TransientError(f"the API server cannot be reached: {exc}") from exc
+        raise TransientError(f"the API server cannot be reached: {exc}", reason="ApiUnavailable") from exc

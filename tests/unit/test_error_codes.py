@@ -1,0 +1,169 @@
+"""Every code that a user can meet is in docs/errors.md, and nothing else: found by reading the source."""
+
+import ast
+import importlib
+import inspect
+import pickle
+import pkgutil
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import bus_operator
+import bus_runtime
+from bus_operator import sql
+from bus_operator.errors import BusError as OperatorError
+from bus_runtime import errors as runtime_errors
+from bus_runtime.errors import BusError as RuntimeError_
+
+PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+
+NAMES = ("reason", "code")
+"""How arguments, attributes and functions are called that hold codes."""
+
+CONDITIONS = {"true": 1, "false": 1, "unknown": 1, "Condition": 2}
+"""Which argument of those that make conditions is the reason."""
+
+
+def of_probe(name: str) -> str:
+    return "May" + "".join(part.capitalize() for part in name.split("_"))
+
+
+def modules(package: ModuleType) -> Iterator[ModuleType]:
+    yield package
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(found.name)
+
+
+def own(module: ModuleType) -> Iterator[type]:
+    for value in vars(module).values():
+        if inspect.isclass(value) and value.__module__ == module.__name__:
+            yield value
+
+
+class Codes(ast.NodeVisitor):
+    """Finds the codes that a module gives to failures, conditions and Events."""
+
+    def __init__(self, module: ModuleType, text: str) -> None:
+        self.module = module
+        self.found: set[str] = set()
+        self.unclear: list[str] = []
+        self.visit(ast.parse(text))
+
+    def visit_Call(self, node: ast.Call) -> None:
+        attribute = node.func if isinstance(node.func, ast.Attribute) else None
+        name = attribute.attr if attribute else getattr(node.func, "id", "")
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        # Kubernetes' own reasons are another matter.
+        for keyword in NAMES if name != "ApiException" else ():
+            if keyword in keywords:
+                self.add(keywords[keyword])
+        position = CONDITIONS.get(name, len(node.args))
+        if position < len(node.args) and (attribute is None or ast.unparse(attribute.value) in ("Condition", "status")):
+            self.add(node.args[position])
+        if name == "get" and len(node.args) == 2 and ast.unparse(node.args[0]) == "'reason'":
+            self.add(node.args[1])
+        kind = getattr(self.module, name, None)
+        nameless = inspect.isclass(kind) and issubclass(kind, OperatorError) and kind.reason == OperatorError.reason
+        if nameless and "reason" not in keywords:
+            self.complain(node, f"{name} has no reason of its own: say which")
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for inner in ast.walk(node) if node.name in NAMES else ():
+            if isinstance(inner, ast.Return) and inner.value is not None:
+                self.add(inner.value)
+        self.generic_visit(node)
+
+    def add(self, value: ast.expr) -> None:
+        match value:
+            case ast.Constant(value=str() as code):
+                self.found.add(code)
+            case ast.IfExp():
+                self.add(value.body)
+                self.add(value.orelse)
+            case ast.Name(id=name) if isinstance(getattr(self.module, name, None), str):
+                self.found.add(getattr(self.module, name))
+            case ast.BinOp(left=ast.Constant(value="May")):
+                self.found |= {of_probe(name) for name, _, _ in sql.denied_probes()}
+            # Passed on: found where it comes from.
+            case ast.Constant(value=None) | ast.Name(id="reason" | "code") | ast.Attribute(attr="reason" | "code"):
+                pass
+            case ast.Subscript(slice=ast.Constant(value="reason")):
+                pass
+            case _:
+                self.complain(value, f"what is {ast.unparse(value)}?")
+
+    def complain(self, node: ast.expr, words: str) -> None:
+        self.unclear.append(f"{self.module.__name__}:{node.lineno}: {words}")
+
+
+def test_what_the_walk_understands() -> None:
+    found = Codes(
+        ModuleType("example"),
+        "f(reason='A' if x else 'B'); g(code=self.code); Condition.false('Ready', 'C', m); other.true(1, 'no')\n"
+        "Condition('Ready', 'False', 'D', m); it.get('reason', 'E'); f(reason=PLACES[3])\n"
+        "class V:\n    def reason(self):\n        return 'F'",
+    )
+    assert found.found == {"A", "B", "C", "D", "E", "F"}
+    assert found.unclear == ["example:2: what is PLACES[3]?"]
+
+
+@pytest.fixture(scope="module")
+def codes() -> set[str]:
+    """All that the source has."""
+    found: set[str] = {value for name, value in vars(runtime_errors).items() if name.isupper()}
+    unclear: list[str] = []
+    for package in (bus_operator, bus_runtime):
+        for module in modules(package):
+            walked = Codes(module, Path(str(module.__file__)).read_text())
+            found |= walked.found
+            unclear += walked.unclear
+            for kind in own(module):
+                if issubclass(kind, OperatorError):
+                    found.add(kind.reason)
+                elif issubclass(kind, RuntimeError_):
+                    found.add(kind.code)
+    assert not unclear
+    # What nobody is given: the test above sees to it.
+    return found - {OperatorError.reason, RuntimeError_.code}
+
+
+def sections() -> list[str]:
+    """The codes on the page, those of proofs aside."""
+    return [*re.findall(r"^### (\S+)$", PAGE, re.M), *re.findall(r"^\| `([A-Z]\w+)` \|", PAGE, re.M)]
+
+
+def test_every_code_has_one_section(codes: set[str]) -> None:
+    twice = [code for code, times in Counter(sections()).items() if times > 1]
+    assert not twice
+    proofs = {of_probe(name) for name, _, _ in sql.denied_probes()}
+    missing, left_over = codes - proofs - set(sections()), set(sections()) - codes - {"May"}
+    assert (sorted(missing), sorted(left_over)) == ([], [])
+    assert len(codes) > 100
+
+
+def test_codes_are_camel_case(codes: set[str]) -> None:
+    assert [code for code in codes if not re.fullmatch(r"([A-Z][a-z0-9]+)+", code)] == []
+
+
+def test_each_proof_that_fails_has_a_line() -> None:
+    lines = re.findall(r'^\| <a id="(\w+)"></a>`(\w+)` \| (.*) \|$', PAGE, re.M)
+    assert lines == [(of_probe(name).lower(), of_probe(name), title) for name, title, _ in sql.denied_probes()]
+
+
+def test_an_error_of_the_runtime_ends_with_its_code_and_never_has_it_twice() -> None:
+    cause = runtime_errors.UnavailableError("db:5432/app cannot be reached", code="ConnectionsExhausted")
+    assert str(cause) == "db:5432/app cannot be reached [ConnectionsExhausted]"
+    error = runtime_errors.PublishError(runtime_errors.reason_of(cause), code=cause.code)
+    assert str(error) == "db:5432/app cannot be reached [ConnectionsExhausted]"
+
+
+def test_errors_of_the_runtime_survive_pickling() -> None:
+    error = runtime_errors.RejectedError("too large", sqlstate="54000", code="MessageTooLarge")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.sqlstate, again.code) == (str(error), "54000", "MessageTooLarge")
