@@ -6,7 +6,8 @@ PYTHON ?= python3
 # uv comes from the PATH, else from PyPI into a directory of its own.
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 RUN := .venv/bin
-PARALLEL := --numprocesses 2 --dist worksteal
+# One more than CI has processors: tests often wait for others. tests/distribution.py says which process does what.
+PARALLEL := --numprocesses 3
 # Tests start Python hundreds of times: whatever the environment says, what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE =
 ifneq ($(VERBOSE),)
@@ -39,8 +40,7 @@ demo: setup  ## The main job, end to end, on a real cluster: from kubectl apply 
 
 .PHONY: test
 test: lint servers cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
-	$(RUN)/pytest -m "not cluster" $(PARALLEL) $(PYTEST_FLAGS)
-	$(RUN)/pytest -m cluster $(PYTEST_FLAGS)
+	$(RUN)/pytest $(PARALLEL) $(PYTEST_FLAGS)
 
 .PHONY: test-fast
 test-fast: setup servers  ## What needs no cluster, on one version of PostgreSQL, in under two minutes

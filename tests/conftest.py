@@ -1,12 +1,17 @@
 """Fixtures that several kinds of tests share. What needs PostgreSQL gets real ones, the oldest and the newest."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import control_plane
+import distribution
 import fuzzing
 import postgres
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 POSTGRES_VERSIONS = (15, 18)
 
@@ -26,11 +31,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     fuzzing.summary(terminalreporter)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What several processes begin with."""
+    items.sort(key=distribution.rank)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """What one process does in one go."""
+    return distribution.Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[Callable[[int], postgres.Server]]:
+    """Starts PostgreSQL of a version, once per session."""
+    with ExitStack() as stack:
+        yield cache(lambda version: stack.enter_context(postgres.running_server(version)))
+
+
 @pytest.fixture(scope="session", params=POSTGRES_VERSIONS, ids=lambda version: f"pg{version}")
-def server(request: pytest.FixtureRequest) -> Iterator[postgres.Server]:
-    """A PostgreSQL server, once per version and session."""
-    with postgres.running_server(request.param) as running:
-        yield running
+def server(request: pytest.FixtureRequest, running_servers: Callable[[int], postgres.Server]) -> postgres.Server:
+    """A PostgreSQL server of either version."""
+    return running_servers(request.param)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo() -> Iterator[Demo]:
     """`make demo`, as a user runs it. The cluster is ended afterwards unless it was there before."""
     layout = Layout.of(DEFAULT_NAME)
@@ -37,7 +37,7 @@ def demo() -> Iterator[Demo]:
             subprocess.run([sys.executable, "-m", "hack.cluster", "down"], cwd=ROOT, check=True, timeout=120)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(demo: Demo) -> Cluster:
     """A client of the cluster that the demo left."""
     assert demo.status == 0, f"{demo.output}\n{demo.errors}"

@@ -1,7 +1,7 @@
 """The real operator, as a process with the rights that the chart gives it, on a real API server and PostgreSQL."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import postgres
@@ -16,15 +16,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-    # Last, since the operator would act on what other tests put into the API server.
-    items.sort(key=lambda item: here in item.path.parents)
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[postgres.Server]:
-    """One server is enough here: what differs between versions is in tests/database."""
-    with postgres.running_server(18) as running:
-        yield running
+def server(running_servers: Callable[[int], postgres.Server]) -> postgres.Server:
+    """One version is enough here: what differs between them is in tests/database."""
+    return running_servers(18)
 
 
 @pytest.fixture(scope="session")
