@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from markdown_it.token import Token
 
 from hack.docs.pages import ROOT, written
 
+_ID = re.compile(r'<a id="([^"]+)"')
 _PUNCTUATION = re.compile(r"[^\w\- ]")
 
 
@@ -32,6 +34,10 @@ class Page:
         targets = [child.attrGet("href") or child.attrGet("src") for child in inline]
         return [str(target) for target in targets if target]
 
+    def _html(self) -> Iterator[str]:
+        for token in self.tokens:
+            yield from (part.content for part in (token, *(token.children or ())) if part.type.startswith("html"))
+
     def headings(self) -> list[str]:
         """Texts of the headings."""
         return [
@@ -41,9 +47,9 @@ class Page:
         ]
 
     def anchors(self) -> list[str]:
-        """What `#` may be followed by: the headings as forges name them."""
+        """What `#` may be followed by: the headings as forges name them, and what HTML names."""
         seen: Counter[str] = Counter()
-        names = []
+        names = [name for html in self._html() for name in _ID.findall(html)]
         for heading in self.headings():
             name = _PUNCTUATION.sub("", heading.lower()).replace(" ", "-")
             names.append(f"{name}-{seen[name]}" if seen[name] else name)

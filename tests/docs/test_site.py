@@ -9,7 +9,7 @@ import pytest
 from markdown_pages import Page, pages
 
 from hack.docs import api, commands, definitions, values
-from hack.docs.pages import site_path
+from hack.docs.pages import ROOT, site_path
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +126,11 @@ def test_the_reference_has_every_command_and_name(site: Path, built: dict[Path, 
         <= names
         <= built[site / "reference" / "bus_runtime.html"].anchors
     )
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """Decisions have an index of their own."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in pages():
+        if not page.path.startswith("docs/decisions/"):
+            assert f": {site_path(page.path)}\n" in navigation, f"mkdocs.yml: add {page.path} to nav"
