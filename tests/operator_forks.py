@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -53,7 +54,7 @@ class ForkServer:
     def __init__(self, kubeconfig: Path) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__],
-            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
+            env=os.environ | {"KUBECONFIG": str(kubeconfig), "TMPDIR": str(kubeconfig.parent)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -104,6 +105,8 @@ def _become(program: Callable[[], None], environment: Mapping[str, str], log: st
         os.dup2(descriptor, number)
     os.environ.clear()
     os.environ.update(environment)
+    # Found anew, from the environment.
+    tempfile.tempdir = None
     sys.argv = ["bus-operator"]
     status = 1
     try:

@@ -100,6 +100,8 @@ class Operator:
             "MALLOC_ARENA_MAX": "1",
             "MALLOC_TRIM_THRESHOLD_": "65536",
             "KUBECONFIG": str(kubeconfig),
+            # The client writes the API server's certificate to a file, which stays when a process is killed.
+            "TMPDIR": str(log.parent),
             "BUS_OPERATOR_NAMESPACE": RELEASE_NAMESPACE,
             "BUS_POD_NAME": self.name,
             "BUS_LEASE_NAME": RELEASE,

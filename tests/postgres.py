@@ -107,6 +107,8 @@ class Server:
                 "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.directory}",
                 "-c", "max_connections=400", "-c", "fsync=off", "-c", "shared_buffers=64MB",
                 "-c", "log_statement=all", "-c", "log_min_duration_statement=0", "-c", "timezone=UTC",
+                # In its directory, and gone with it: else what a killed server had shared stays in /dev/shm.
+                "-c", "dynamic_shared_memory_type=mmap",
                 *self.options,
             ],
             stdout=log, stderr=log, user=user, start_new_session=True, env=os.environ | self.environment,
@@ -182,7 +184,17 @@ class Server:
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
+        self._release_memory()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _release_memory(self) -> None:
+        """What a server that was killed shared by a key (56 bytes of System V) stays until somebody removes it."""
+        try:
+            lines = (self.directory / "data" / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return
+        if len(lines) > 6 and len(segment := lines[6].split()) == 2:
+            subprocess.run(["ipcrm", "-m", segment[1]], check=False, capture_output=True)
 
 
 def _memory() -> str | None:
@@ -203,8 +215,22 @@ def server_directory(version: int) -> Path:
 
 def start_server(version: int, *options: str) -> Server:
     """Initialises and starts a server of its own; the caller calls `remove()`."""
-    user = _unprivileged_user()
     directory = server_directory(version)
+    try:
+        server = _initialise(version, directory, options)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    try:
+        server.start()
+    except BaseException:
+        server.remove()
+        raise
+    return server
+
+
+def _initialise(version: int, directory: Path, options: tuple[str, ...]) -> Server:
+    user = _unprivileged_user()
     programs = binaries(version)
     if not _reachable(programs, user):
         # A checkout below a private directory: the server's user cannot execute what is in there.
@@ -223,13 +249,7 @@ def start_server(version: int, *options: str) -> Server:
     )  # fmt: skip
     if made.returncode != 0:
         raise RuntimeError(f"initdb of PostgreSQL {version} failed:\n{made.stdout}{made.stderr}")
-    server = Server(version, directory, free_port(), password, programs, options=options)
-    try:
-        server.start()
-    except BaseException:
-        server.remove()
-        raise
-    return server
+    return Server(version, directory, free_port(), password, programs, options=options)
 
 
 @dataclass(frozen=True)
