@@ -134,7 +134,7 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
             await connection.execute(render.grant_role(naming.CLIENT_ROLE, name))
         case RecreateLog(queue, unlogged):
             async with as_owner(connection):
-                await connection.execute(sql.query("create_queue"), queue, unlogged)
+                await create_queue(connection, queue, unlogged=unlogged)
                 await connection.execute(sql.query("resume_log"), queue)
         case SetLogPersistence(queue, unlogged):
             await _set_log_persistence(connection, target.id, queue, unlogged)
@@ -154,7 +154,7 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
     names = naming.new_channel_names()
     await connection.execute(render.create_group_role(names.role))
     async with as_owner(connection):
-        await connection.execute(sql.query("create_queue"), names.queue, desired.unlogged)
+        await create_queue(connection, names.queue, unlogged=desired.unlogged)
     try:
         channel_id = await connection.fetchval(
             sql.query("insert_channel"), desired.name, names.queue, names.role, *_settings(desired)
@@ -164,6 +164,13 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
     target = _Target(int(channel_id), names.queue, names.role, desired.owner_uid)
     await _install_functions(connection, target, in_place=False)
     return target
+
+
+async def create_queue(connection: asyncpg.Connection, queue: str, *, unlogged: bool) -> None:
+    """Makes what there is not of a queue. As the owner."""
+    await connection.execute(sql.query("create_queue"), queue, unlogged)
+    if unlogged:
+        await connection.execute(render.log_the_sequence(queue))
 
 
 async def _update_channel(connection: asyncpg.Connection, target: _Target, desired: DesiredChannel) -> None:

@@ -111,7 +111,7 @@ class ObservedChannel:
     max_bytes: int | None
     log_exists: bool
     log_unlogged: bool | None
-    """None also where the log and its sequence differ in that."""
+    """None also where its sequence is."""
     role_exists: bool
     role_is_client: bool
     installed_fingerprint: str | None

@@ -159,7 +159,7 @@ async def _repair_channel(connection: asyncpg.Connection, difference: Difference
         return
     if difference.repair is Repair.QUEUE:
         async with as_owner(connection):
-            await connection.execute(sql.query("create_queue"), observed.queue, observed.durability == "Unlogged")
+            await apply.create_queue(connection, observed.queue, unlogged=observed.durability == "Unlogged")
         return
     actions: dict[Repair, ChannelAction] = {
         Repair.CHANNEL_FUNCTIONS: InstallChannelFunctions(observed.queue, in_place=False),

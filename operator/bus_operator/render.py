@@ -147,13 +147,23 @@ def with_structure(template: str, structure: str) -> str:
 
 
 def set_log_persistence(queue: str, *, unlogged: bool) -> list[str]:
-    """Rewrites a log and its sequence, into the server's write-ahead log or out of it.
+    """Rewrites a log, into the server's write-ahead log or out of it. Its sequence stays in there.
 
     The sequence first, and the table when everybody has let go of it: whoever reads looks at them in this order, and
     locking them the other way round would make deadlocks.
     """
-    how = "UNLOGGED" if unlogged else "LOGGED"
-    return [f"ALTER SEQUENCE pgmq.{log_sequence(queue)} SET {how}", f"ALTER TABLE pgmq.{log_table(queue)} SET {how}"]
+    table = f"ALTER TABLE pgmq.{log_table(queue)} SET {'UNLOGGED' if unlogged else 'LOGGED'}"
+    # It takes the sequence with it.
+    return [log_the_sequence(queue), table, log_the_sequence(queue)]
+
+
+def log_the_sequence(queue: str) -> str:
+    """Puts a log's sequence into the server's write-ahead log, also if the log is not in there.
+
+    Else it is unusable ("bad magic number") after a loss of power, or a promotion, that comes before the first
+    checkpoint: PostgreSQL 15 copies the first page of an unlogged sequence from a file that it did not flush.
+    """
+    return f"ALTER SEQUENCE pgmq.{log_sequence(queue)} SET LOGGED"
 
 
 def create_channel_functions(templates: Sequence[str], *, queue: str, role: str, channel_id: int) -> list[str]:

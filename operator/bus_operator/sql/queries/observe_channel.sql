@@ -4,7 +4,7 @@ select
     c.max_peers, c.max_message_bytes, c.max_connections, c.peer_timeout, c.max_age, c.max_messages, c.max_bytes,
     c.functions_fingerprint as installed_fingerprint, clock_timestamp() as observed_at,
     log.oid is not null as log_exists,
-    case when log.relpersistence = sequence.relpersistence then log.relpersistence = 'u' end as log_unlogged,
+    case when sequence.relpersistence = 'p' then log.relpersistence = 'u' end as log_unlogged,
     to_regrole(c.role::text) is not null as role_exists,
     coalesce(pg_has_role(to_regrole(c.role::text)::oid, 'pgmq_bus_client', 'USAGE'), false) as role_is_client
 from pgmq_bus.channel as c
