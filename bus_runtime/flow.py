@@ -7,6 +7,7 @@ for everyone, so reading stops while any subscriber is full. `LogFlow` (lagging.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,13 +44,14 @@ class Budget:
         on_room: Called when it has room again.
     """
 
-    __slots__ = ("_limits", "_max_bytes", "_max_messages", "_on_full", "_on_room", "bytes", "is_full", "messages")
+    __slots__ = ("_emptied", "_max_bytes", "_max_messages", "_on_full", "_on_room", "bytes", "is_full", "messages")
 
     def __init__(self, limits: Limits, on_full: Callable[[], None], on_room: Callable[[], None]) -> None:
         self._max_messages = limits.messages
         self._max_bytes = limits.bytes
         self._on_full = on_full
         self._on_room = on_room
+        self._emptied: asyncio.Event | None = None
         self.messages = 0
         self.bytes = 0
         self.is_full = False
@@ -79,11 +81,21 @@ class Budget:
         if self.is_full and self.messages <= self._max_messages // 2 and self.bytes <= self._max_bytes // 2:
             self.is_full = False
             self._on_room()
+        if self._emptied is not None and not self.messages:
+            self._emptied.set()
 
     def reset(self) -> None:
-        """Nothing is held any more; nobody is told."""
+        """Nothing is held any more; nobody is told that there is room."""
         self.messages = self.bytes = 0
         self.is_full = False
+        if self._emptied is not None:
+            self._emptied.set()
+
+    async def empty(self) -> None:
+        """Wait until nothing is held."""
+        while self.messages:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
 
 
 class Flow:
@@ -164,6 +176,16 @@ class Flow:
                 subscription.put(delivery)
         elif on_handled is not None:
             on_handled()
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait at most so long until the subscriptions hold nothing; whether they do."""
+        try:
+            async with asyncio.timeout(seconds):
+                for budget in tuple(self._budgets.values()):
+                    await budget.empty()
+        except TimeoutError:
+            return False
+        return True
 
     def _full(self, subscription: Subscription) -> None:
         """Nothing to do: whoever reads asks for the room before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -201,7 +202,12 @@ class PgmqBus(WorkerBus):
         self._stopping = True
         try:
             within_handler = any(s.runs_current_task() for s in self._subscriptions.values())
-            await link.drain(0 if within_handler else self._stop_timeout)
+            patience = 0.0 if within_handler else self._stop_timeout
+            deadline = asyncio.get_running_loop().time() + patience
+            await link.drain(patience)
+            if self._acknowledge_on_dispatch and not within_handler:
+                # The link waits for what is not acknowledged; nobody will be handed again what is.
+                await self._finish_dispatched(deadline)
             self._link = None
             await super().stop()
             for subscription in self._subscriptions.values():
@@ -209,6 +215,10 @@ class PgmqBus(WorkerBus):
             await link.close(self._stop_timeout)
         finally:
             self._stopping = False
+
+    async def _finish_dispatched(self, deadline: float) -> None:
+        if not await self._flow.drain(deadline - asyncio.get_running_loop().time()):
+            logger.warning("%s: stopping with %d messages unhandled, which are lost", self, self._flow.messages)
 
     async def publish(self, message: BusMessage, *, raise_on_error: bool = False) -> None:
         """Send a message to every peer of the channel, and return when the server has committed it.

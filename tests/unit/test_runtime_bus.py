@@ -222,6 +222,44 @@ async def test_on_dispatch_acknowledges_before_handling(broker: InMemoryBroker) 
     await bus.stop()
 
 
+async def test_on_dispatch_stopping_waits_for_handlers(broker: InMemoryBroker) -> None:
+    """What is acknowledged already comes to nobody else."""
+    gate = asyncio.Event()
+
+    async def wait(_: BusMessage) -> None:
+        await gate.wait()
+
+    bus = make_bus(broker, acknowledge="on_dispatch")
+    recorder = Recorder(handler=wait)
+    await bus.subscribe(recorder)
+    await bus.start()
+    for number in range(3):
+        await bus.send(note(number))
+    await eventually(lambda: bus.stats().acknowledged == 3)
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0.1)
+    assert not stopping.done()
+    gate.set()
+    await stopping
+    assert recorder.numbers == [0, 1, 2]
+
+
+async def test_on_dispatch_stopping_waits_no_longer_than_it_may(
+    broker: InMemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wait(_: BusMessage) -> None:
+        await asyncio.Event().wait()
+
+    bus = make_bus(broker, acknowledge="on_dispatch", stop_timeout=0.1)
+    await bus.subscribe(Recorder(handler=wait))
+    await bus.start()
+    for number in range(3):
+        await bus.send(note(number))
+    await eventually(lambda: bus.stats().acknowledged == 3)
+    await bus.stop()
+    assert "stopping with 3 messages unhandled, which are lost" in caplog.text
+
+
 async def test_unsubscribing_lets_what_it_held_be_acknowledged(broker: InMemoryBroker) -> None:
     never = asyncio.Event()
 
