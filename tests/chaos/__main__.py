@@ -12,20 +12,32 @@ import asyncio
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from chaos import report
 from chaos.nemeses.catalog import NEMESES, combination, find
 from chaos.nemeses.nemesis import Nemesis
-from chaos.run import GOAL, Outcome, run
+from chaos.recovery import GOAL
+from chaos.run import Outcome, run
 from chaos.seeds import seeds
 
-#: Those in which the reference client takes part; it costs seconds to start.
-_WITH_PIPECAT = ("server-killed", "sessions-terminated")
+#: Those which the reference client takes part in when they strike alone; it costs seconds to start.
+_WITH_PIPECAT = ("server-killed", "restart", "sessions-terminated", "disk-full", "cut", "delayed", "clock-forward")
+
+#: Of combinations that it can take part in, a third.
+_ODDS_OF_PIPECAT = 1 / 3
+
+_VERSION = 18
+_VERSIONS = (15, 16, 17, 18)
+
+#: npm's servers come without pg_basebackup.
+_VERSIONS_WITH_STANDBY = (15, 18)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,7 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=30, metavar="N", help="combinations at most; default: 30")
     add("--minutes", type=float, default=15.0, metavar="N", help="begin no run after so long; default: 15")
     add("--seed", type=int, help="repeats what is left to chance: combinations and moments; default: another each time")
-    add("--version", type=int, default=18, choices=(15, 16, 17, 18), help="of PostgreSQL; default: 18")
+    add("--version", type=int, choices=_VERSIONS, help=f"of PostgreSQL; default: {_VERSION}, and any for combinations")
     add("--output", type=Path, metavar="FILE", help="results as JSON")
     add("--page", type=Path, metavar="FILE", help="page to write the table of results into")
     add("--histories", type=Path, metavar="DIR", help="keep the histories of all runs there")
@@ -57,7 +69,15 @@ def plan(only: str | None, rounds: int, rng: random.Random) -> Iterator[tuple[ty
 
 
 async def strike(wanted: argparse.Namespace, seed: int, histories: Path) -> list[Outcome]:
-    """All runs, one after the other."""
+    """All runs, one after the other.
+
+    Raises:
+        CancelledError: SIGINT, SIGTERM or SIGHUP ended it; everything that was started is gone.
+    """
+    me = asyncio.current_task()
+    assert me is not None
+    for which in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(which, me.cancel)
     deadline = time.monotonic() + wanted.minutes * 60
     outcomes: list[Outcome] = []
     with seeds() as servers:
@@ -70,13 +90,25 @@ async def strike(wanted: argparse.Namespace, seed: int, histories: Path) -> list
             # Of its own, so that a run can be repeated alone.
             rng = random.Random(f"{seed} {names}")
             directory = histories / f"{number:02}-{names}"
-            pipecat = {"pipecat": True} if names in _WITH_PIPECAT else {}
-            outcome = await run(nemeses, servers, directory, rng, version=wanted.version, **pipecat)
+            outcome: Outcome | None = None
+            try:
+                outcome = await run(nemeses, servers, directory, rng, **choose(nemeses, wanted.version, rng))
+            finally:
+                if wanted.histories is None and (outcome or outcome is None):
+                    shutil.rmtree(directory, ignore_errors=True)
             print(f"{outcome} ({outcome.seconds:.0f} s)", flush=True)
             outcomes.append(outcome)
-            if outcome and wanted.histories is None:
-                shutil.rmtree(directory)
     return outcomes
+
+
+def choose(nemeses: Sequence[type[Nemesis]], version: int | None, rng: random.Random) -> dict[str, Any]:
+    """What the layout of a run has besides what its nemeses need."""
+    alone = len(nemeses) == 1
+    standby = any(each.layout.standby for each in nemeses)
+    any_version = rng.choice(_VERSIONS_WITH_STANDBY if standby else _VERSIONS)
+    lucky = rng.random() < _ODDS_OF_PIPECAT
+    pipecat = nemeses[0].name in _WITH_PIPECAT if alone else lucky and all(each.with_pipecat for each in nemeses)
+    return {"version": version or (_VERSION if alone else any_version), "pipecat": pipecat}
 
 
 def main() -> int:
@@ -96,9 +128,9 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     try:
         outcomes = asyncio.run(strike(wanted, seed, histories))
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; nothing is left running; histories: {histories}")
-        return 130
+    except (KeyboardInterrupt, asyncio.CancelledError) as exc:
+        print("\ninterrupted; nothing that was started is left")
+        return 128 + (signal.SIGINT if isinstance(exc, KeyboardInterrupt) else signal.SIGTERM)
     finally:
         if wanted.histories is None and not any(histories.iterdir()):
             histories.rmdir()

@@ -6,14 +6,22 @@ import errno
 import fcntl
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 #: ioctl_fs(2), FIFREEZE and FITHAW: whoever writes waits.
 _FREEZE, _THAW = 0xC0045877, 0xC0045878
+
+#: EXT4_IOC_SHUTDOWN and EXT4_GOING_FLAGS_NOLOGFLUSH, fs/ext4/ext4.h: what xfstests has power fail with.
+_SHUTDOWN, _WITHOUT_FLUSHING = 0x8004587D, 2
+
+#: Seconds that a process which was killed may take to be gone.
+_PATIENCE = 20.0
 
 
 class NeedsRootError(Exception):
@@ -23,7 +31,8 @@ class NeedsRootError(Exception):
 def _run(*command: str | Path, what: str) -> None:
     if os.geteuid() != 0:
         raise NeedsRootError(f"{what} needs root: {' '.join(map(str, command))}")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # In a session of its own, so that Ctrl-C does not reach it: it may be what cleans up.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))} failed: {done.stderr.strip()}")
 
@@ -83,16 +92,45 @@ def fill(mounted: Path, spare: int) -> Path:
                 return ballast
 
 
+def lose_power(mounted: Path) -> None:
+    """Forget what the file system holds in memory and was not told to write down; nothing can be read or written."""
+    descriptor = os.open(mounted, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSHING))
+    finally:
+        os.close(descriptor)
+
+
+def mount_again(mounted: Path) -> None:
+    """After `lose_power`: with what is on the disk.
+
+    Raises:
+        RuntimeError: Somebody has files open there and does not end.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _run("umount", mounted, what="unmounting")
+        except RuntimeError:
+            # Processes that were killed close their files in their own time.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            break
+    _run("mount", "-o", "loop", mounted.with_name("image"), mounted, what="a file system of its own")
+
+
 class Wall:
     """Drops packets of loopback without a word, as a firewall does, or a network that is gone.
 
     Args:
-        port: Packets of TCP from and to this port.
+        *ports: Packets of TCP from and to these ports.
     """
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._chain = f"pgmq-bus-{port}"
+    def __init__(self, *ports: int) -> None:
+        self._ports = ports
+        self._chain = f"pgmq-bus-{ports[0]}"
         self._stack = ExitStack()
 
     def put_up(self) -> None:
@@ -105,10 +143,11 @@ class Wall:
         self._stack.callback(self._iptables, "-X", self._chain)
         self._stack.callback(self._iptables, "-F", self._chain)
         self._iptables("-A", self._chain, "-j", "DROP")
-        for side in ("--dport", "--sport"):
-            rule = ("INPUT", "-i", "lo", "-p", "tcp", side, str(self._port), "-j", self._chain)
-            self._iptables("-I", *rule)
-            self._stack.callback(self._iptables, "-D", *rule)
+        for port in self._ports:
+            for side in ("--dport", "--sport"):
+                rule = ("INPUT", "-i", "lo", "-p", "tcp", side, str(port), "-j", self._chain)
+                self._iptables("-I", *rule)
+                self._stack.callback(self._iptables, "-D", *rule)
 
     def open_but_for(self, ports: Iterable[int]) -> None:
         """Go on dropping the packets of connections whose other end is one of these ports."""

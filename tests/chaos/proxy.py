@@ -8,10 +8,12 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 #: Towards the server, or towards the client.
 Direction = Literal["up", "down"]
+
+_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _CHUNK = 65536
 
@@ -23,11 +25,13 @@ class _Pair:
     Attributes:
         port: The client's.
         writers: By the direction that they write in.
+        aside: It came by the side door.
         left: Bytes after which it is cut; None: it is not.
     """
 
     port: int
     writers: dict[Direction, asyncio.StreamWriter]
+    aside: bool
     left: int | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -38,27 +42,30 @@ class _Pair:
 
 
 class Proxy:
-    """Listens on a port of loopback.
+    """Listens on two ports of loopback: by which of them clients come makes a difference only where it is asked for.
 
     Args:
         target: The port of loopback that connections are passed on to. May be changed: for connections from then on.
 
     Attributes:
         port: Where it listens.
+        side_port: The side door.
         delay: Seconds that everything takes longer, in each direction.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
+        self.side_port = 0
         self.delay = 0.0
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._pairs: set[_Pair] = set()
         self._silenced: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._silent = False
         self._cut_within: tuple[random.Random, int] | None = None
-        self._flows = {"up": asyncio.Event(), "down": asyncio.Event()}
+        self._cut_in_between = 0
+        self._flows = {(way, aside): asyncio.Event() for way in _DIRECTIONS for aside in (False, True)}
         self.thaw()
 
     @property
@@ -66,29 +73,33 @@ class Proxy:
         """The clients' ends of the connections there are."""
         return [pair.port for pair in self._pairs]
 
-    def cut(self) -> None:
-        """Reset all connections."""
-        for pair in tuple(self._pairs):
+    def cut(self, *, only_aside: bool = False) -> int:
+        """Reset all connections, or those of the side door; how many there were."""
+        pairs = [pair for pair in self._pairs if pair.aside or not only_aside]
+        for pair in pairs:
             pair.abort()
         for writer in tuple(self._silenced):
             writer.transport.abort()
+        return len(pairs)
 
     def cut_within(self, rng: random.Random, count: int) -> None:
         """Reset each connection, also each that is made from now on, within so many more bytes, whoever sends them."""
-        self._cut_within = rng, count
+        self._cut_within, self._cut_in_between = (rng, count), 0
         for pair in self._pairs:
             pair.left = rng.randrange(count)
 
-    def cut_no_more(self) -> None:
-        """Connections last again."""
+    def cut_no_more(self) -> int:
+        """Connections last again; how many were cut."""
         self._cut_within = None
         for pair in self._pairs:
             pair.left = None
+        return self._cut_in_between
 
-    def freeze(self, *directions: Direction) -> None:
-        """Hold back what is sent in these directions. It is not lost."""
-        for direction in directions:
-            self._flows[direction].clear()
+    def freeze(self, *directions: Direction, only_aside: bool = False) -> None:
+        """Hold back what is sent in these directions, or by the side door. It is not lost."""
+        for (direction, aside), flow in self._flows.items():
+            if direction in directions and (aside or not only_aside):
+                flow.clear()
 
     def thaw(self) -> None:
         """Pass on what was held back."""
@@ -105,16 +116,18 @@ class Proxy:
 
     async def refuse(self) -> None:
         """Reset all connections and refuse new ones."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        while self._servers:
+            self._servers.pop().close()
         self.cut()
 
     async def listen(self) -> None:
-        """Accept connections, at the same port as before."""
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=1000)
-            self.port = self._server.sockets[0].getsockname()[1]
+        """Accept connections, at the same ports as before."""
+        if not self._servers:
+            self._servers = [
+                await asyncio.start_server(self._accept, "127.0.0.1", port, backlog=1000)
+                for port in (self.port, self.side_port)
+            ]
+            self.port, self.side_port = (server.sockets[0].getsockname()[1] for server in self._servers)
 
     async def close(self) -> None:
         """End everything."""
@@ -148,7 +161,8 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        pair = _Pair(writer.get_extra_info("peername")[1], {"up": server_writer, "down": writer})
+        aside = writer.get_extra_info("sockname")[1] == self.side_port
+        pair = _Pair(writer.get_extra_info("peername")[1], {"up": server_writer, "down": writer}, aside)
         if self._cut_within is not None:
             rng, count = self._cut_within
             pair.left = rng.randrange(count)
@@ -174,7 +188,7 @@ class Proxy:
             while data := await reader.read(_CHUNK):
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                await self._flows[direction].wait()
+                await self._flows[direction, pair.aside].wait()
                 if pair.left is not None:
                     pair.left -= len(data)
                     if pair.left < 0:
@@ -182,6 +196,7 @@ class Proxy:
                         writer.write(data[: pair.left])
                         await writer.drain()
                         pair.abort()
+                        self._cut_in_between += 1
                         return
                 writer.write(data)
                 await writer.drain()

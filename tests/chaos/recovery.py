@@ -1,4 +1,4 @@
-"""How long a bus takes to deliver again: from a fault's end to each peer's first message published after it."""
+"""How long a bus takes to deliver again: from a fault's end until everybody has something newer of every publisher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+
+#: Seconds from the end of a fault within which each peer is to be delivered to again. From the project's goals.
+GOAL = 10.0
 
 #: Seconds between looks at the histories.
 _LOOK = 0.1
@@ -48,33 +51,42 @@ class Watch:
 
     Args:
         histories: One for each process that should receive something.
+        publishers: Those of processes that publish. Whoever is in the same directory should receive from them.
     """
 
-    def __init__(self, histories: Sequence[Path]) -> None:
-        self._tails = [_Tail(path, path.stat().st_size) for path in histories]
+    def __init__(self, histories: Sequence[Path], publishers: Sequence[Path]) -> None:
+        # From a whole line on: one that is being written may be there in part.
+        self._tails = {path: _Tail(path, path.read_bytes().rfind(b"\n") + 1) for path in {*histories, *publishers}}
+        self._expected = {
+            reader: {path.stem for path in publishers if path.parent == reader.parent} for reader in histories
+        }
         self._published: dict[str, int] = {}
 
     async def delivered(self, since: int, seconds: float) -> dict[str, float | None]:
-        """How long it took until each process was handed a message whose publish had begun after `since`.
+        """How long it took until each process was handed a message whose publish had begun after `since`, by everybody.
 
         Args:
             since: Nanoseconds of CLOCK_MONOTONIC.
             seconds: How long to wait for it.
 
         Returns:
-            Seconds for each process; None for one that was handed nothing.
+            Seconds for each process; None for one that was handed nothing, or nothing of some publisher.
         """
         deadline = time.monotonic() + seconds
         while True:
-            for tail in self._tails:
+            for tail in self._tails.values():
                 tail.follow(self._published)
-            first = {f"{tail.path.parent.name}/{tail.path.stem}": self._first(tail, since) for tail in self._tails}
+            first = {f"{path.parent.name}/{path.stem}": self._all_heard(path, since) for path in self._expected}
             if None not in first.values() or time.monotonic() > deadline:
                 return first
             await asyncio.sleep(_LOOK)
 
-    def _first(self, tail: _Tail, since: int) -> float | None:
-        for message, when in tail.received:
+    def _all_heard(self, reader: Path, since: int) -> float | None:
+        missing = set(self._expected[reader])
+        for message, when in self._tails[reader].received:
             if self._published.get(message, 0) > since:
-                return (when - since) / 1e9
+                # A message is called <process>-<number>.
+                missing.discard(message.rpartition("-")[0])
+                if not missing:
+                    return (when - since) / 1e9
         return None

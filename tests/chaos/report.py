@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 from chaos.nemeses.catalog import FAMILIES, NEMESES
-from chaos.run import GOAL, Outcome
+from chaos.recovery import GOAL
+from chaos.run import Outcome
 from chaos.verdict import Verdict
 from chaos.world import DURABILITIES
 
@@ -32,6 +33,8 @@ def to_json(outcomes: Sequence[Outcome], seed: int) -> bytes:
 def _run(outcome: Outcome) -> dict[str, Any]:
     return {
         "nemeses": outcome.nemeses,
+        "layout": dataclasses.asdict(outcome.layout),
+        "evidence": outcome.evidence,
         "seconds": round(outcome.seconds, 1),
         "error": outcome.error,
         "recovery_seconds": {
@@ -78,14 +81,20 @@ def table(outcomes: Sequence[Outcome], seed: int) -> str:
     together = [outcome for outcome in outcomes if len(outcome.nemeses) > 1]
     if together:
         rows.append(["**Two or three of them at once**"] + [""] * (len(heading) - 1))
-        rows += [[" + ".join(outcome.nemeses), *_cells(outcome)] for outcome in together]
+        rows += [[_together(outcome), *_cells(outcome)] for outcome in together]
     published = sum(verdict.tally.published for outcome in outcomes for verdict in outcome.verdicts.values())
     received = sum(verdict.tally.received for outcome in outcomes for verdict in outcome.verdicts.values())
     summary = (
         f"{len(outcomes)} runs with seed {seed}: {published:,} messages published, {received:,} deliveries. A cell "
-        "tells how many messages were published, and how many deliveries a fault took, within what it may take."
+        "tells how many messages were published, and how many deliveries a fault took, within what it may take. What "
+        "shows that each fault struck is in [chaos.json](../bench/chaos.json)."
     )
     return "\n".join([summary, "", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _together(outcome: Outcome) -> str:
+    with_pipecat = ", with pipecat" if outcome.layout.pipecat else ""
+    return f"{' + '.join(outcome.nemeses)} (PostgreSQL {outcome.layout.version}{with_pipecat})"
 
 
 def _cells(outcome: Outcome) -> list[str]:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaos.evidence import NotStruckError
 from chaos.layout import Layout, merge
 from chaos.nemeses.nemesis import Nemesis
 from chaos.promises import Durability
+from chaos.recovery import GOAL
 from chaos.seeds import Seeds
 from chaos.verdict import Verdict
 from chaos.world import World, world
 
-#: Seconds from the end of a fault within which each peer is to be delivered to again. From the project's goals.
-GOAL = 10.0
-
 #: Seconds to wait for that: long enough to tell late from never.
 _NEVER = 60.0
 
-#: Seconds by which nemeses that strike together do not quite begin together.
+#: Seconds within which nemeses begin that strike together and last equally long.
 _STAGGER = 0.5
+
+#: Seconds of messages that one peer has not read when the server is struck.
+_LAG = 1.0
 
 #: Seconds of undisturbed traffic before a fault: what is published then is what it can take.
 _BEFORE = 0.7
@@ -35,16 +38,20 @@ class Outcome:
 
     Attributes:
         nemeses: Their names.
+        layout: Where they struck.
         seconds: How long it took in all.
         recovery: Seconds from the end of the faults until each process was delivered to; None: not at all.
         verdicts: By the channels' durability.
+        evidence: What shows that it struck, for each nemesis.
         error: What made the run worthless, if anything did.
     """
 
     nemeses: tuple[str, ...]
+    layout: Layout
     seconds: float
     recovery: Mapping[str, float | None] = field(default_factory=dict)
     verdicts: Mapping[Durability, Verdict] = field(default_factory=dict)
+    evidence: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -77,7 +84,8 @@ class Outcome:
         when = "NEVER" if self.slowest is None else f"after {self.slowest:.1f} s"
         late = "" if self.in_time else f" - NOT WITHIN {GOAL:.0f} s: {self._late()}"
         broken = [f"\n{durability}: {verdict}" for durability, verdict in self.verdicts.items() if not verdict]
-        return f"delivering again {when}{late}; {'' if broken else 'all promises kept'}{''.join(broken)}"
+        kept = f"all promises kept; {'; '.join(self.evidence.values())}"
+        return f"delivering again {when}{late}; {''.join(broken) or kept}"
 
     def _late(self) -> str:
         late = {name: delay for name, delay in self.recovery.items() if delay is None or delay > GOAL}
@@ -102,13 +110,14 @@ async def run(
     try:
         async with world(layout, seeds, directory, rng) as made:
             await asyncio.sleep(_BEFORE)
-            recovery = await _strike(made, [nemesis() for nemesis in nemeses])
+            strikes, recovery = await _strike(made, [nemesis() for nemesis in nemeses])
             settled = await asyncio.gather(*(fleet.settle() for fleet in made.fleets.values()))
             verdicts = dict(zip(made.fleets, settled, strict=True))
+            evidence = await _evidence(made, strikes)
     # Whatever it is, the other runs are worth something.
     except Exception as exc:
-        return Outcome(names, time.monotonic() - began, error=_tell(exc))
-    return Outcome(names, time.monotonic() - began, recovery, verdicts)
+        return Outcome(names, layout, time.monotonic() - began, error=_tell(exc))
+    return Outcome(names, layout, time.monotonic() - began, recovery, verdicts, evidence)
 
 
 def _tell(error: BaseException) -> str:
@@ -117,22 +126,60 @@ def _tell(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _strike(made: World, nemeses: Sequence[Nemesis]) -> Mapping[str, float | None]:
+@dataclass(frozen=True, slots=True)
+class _Strike:
+    """A nemesis that has struck, between two times in nanoseconds of CLOCK_MONOTONIC."""
+
+    nemesis: Nemesis
+    began: int
+    ended: int
+
+
+async def _strike(made: World, nemeses: Sequence[Nemesis]) -> tuple[list[_Strike], Mapping[str, float | None]]:
     """The faults from begin to end; how long the bus took then."""
-    began: list[tuple[Nemesis, int]] = []
-    for nemesis in nemeses:
-        if began:
-            await asyncio.sleep(made.rng.uniform(0, _STAGGER))
-        began.append((nemesis, time.monotonic_ns()))
-        await nemesis.begin(made)
-    await asyncio.sleep(max(nemesis.seconds for nemesis in nemeses))
-    # Together: one may need what the other gives back.
-    async with asyncio.TaskGroup() as ending:
-        for nemesis, _ in began:
-            ending.create_task(nemesis.end(made))
+    longest = max(nemesis.seconds for nemesis in nemeses)
+    touched = {what for nemesis in nemeses for what in nemesis.touches.split()}
+    # Peers that have everything when the server goes would miss nothing that it lost.
+    lags = "server" in touched and "workers" not in touched
+    if lags:
+        made.signal("ledger", signal.SIGSTOP)
+        await asyncio.sleep(_LAG)
+    async with asyncio.TaskGroup() as striking:
+        tasks = []
+        for nemesis in nemeses:
+            # Each at some moment of the longest one, which does not begin at once either.
+            latest = max(longest - nemesis.seconds, _STAGGER) if len(nemeses) > 1 else 0.0
+            tasks.append(striking.create_task(_strike_once(made, nemesis, made.rng.uniform(0, latest))))
+    if lags:
+        made.signal("ledger", signal.SIGCONT)
     watch = made.watch()
-    over = time.monotonic_ns()
+    return [task.result() for task in tasks], await watch.delivered(time.monotonic_ns(), _NEVER)
+
+
+async def _strike_once(made: World, nemesis: Nemesis, after: float) -> _Strike:
+    await asyncio.sleep(after)
+    began = time.monotonic_ns()
+    await nemesis.begin(made)
+    await asyncio.sleep(nemesis.seconds)
+    await nemesis.end(made)
     for fleet in made.fleets.values():
-        for nemesis, since in began:
-            fleet.struck(nemesis.kind, since)
-    return await watch.delivered(over, _NEVER)
+        fleet.struck(nemesis.kind, began)
+    return _Strike(nemesis, began, time.monotonic_ns())
+
+
+async def _evidence(made: World, strikes: Sequence[_Strike]) -> dict[str, str]:
+    """What shows that each struck.
+
+    Raises:
+        NotStruckError: Nothing does, though it was alone. Of several, one may leave another nothing to break.
+    """
+    evidence = {}
+    for strike in strikes:
+        try:
+            shown = await strike.nemesis.evidence(made, strike.began, strike.ended)
+        except NotStruckError as exc:
+            if len(strikes) == 1:
+                raise
+            shown = f"not shown: {exc}"
+        evidence[strike.nemesis.name] = shown
+    return evidence

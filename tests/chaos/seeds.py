@@ -35,14 +35,20 @@ class Seeds:
             await asyncio.to_thread(postgres.create_template, seed)
             seed.stop()
         directory = postgres.server_directory(version)
-        if disk is not None:
-            (directory / "data").symlink_to(disk / "data")
-        # With its owner, which is not whoever runs this.
-        subprocess.run(["cp", "-a", seed.directory / "data", disk or directory], check=True)
         server = dataclasses.replace(
             seed, directory=directory, port=postgres.free_port(), options=_OPTIONS, environment=environment
         )
         try:
+            # With its owner, which is not whoever runs this.
+            subprocess.run(["cp", "-a", seed.directory / "data", disk or directory], check=True, start_new_session=True)
+            if disk is not None:
+                (directory / "data").symlink_to(disk / "data")
+                # Shared memory is on no disk, neither here.
+                shared = disk / "data" / "pg_dynshmem"
+                subprocess.run(["mv", shared, directory], check=True, start_new_session=True)
+                shared.symlink_to(directory / shared.name)
+                # A database that was there before is on the disk.
+                subprocess.run(["sync", "-f", disk], check=True)
             server.start()
         except BaseException:
             server.remove()

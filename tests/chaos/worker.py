@@ -4,7 +4,7 @@
 
 It writes the line `ready` when it has joined. On SIGUSR1 it publishes no more and goes on receiving; when all it had
 begun to publish has an outcome, it writes the line `quiet`. With `--relay`, SIGUSR2 has all rings of its doorbell lost,
-and another one has them arrive again. On SIGTERM it leaves the channel and ends with status 0. When its place is taken
+and `DELIVER` has them arrive again. On SIGTERM it leaves the channel and ends with status 0. When its place is taken
 by another process it ends with status 3.
 """
 
@@ -18,7 +18,7 @@ import signal
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -33,6 +33,9 @@ from bus_runtime import BusJobUpdateRequestMessage, BusSubscriber, PgmqBus, Publ
 from bus_runtime.doorbell import open_doorbell
 
 REFUSED = 3
+
+#: A signal with a higher number than SIGUSR2: who was stopped meanwhile gets both, in the order of their numbers.
+DELIVER = signal.SIGRTMIN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,12 +315,23 @@ class Publishing:
 
 
 def lose_rings() -> None:
-    """On SIGUSR2 all, on the next one none."""
+    """On SIGUSR2 all, on `DELIVER` none; logs how many were lost."""
     network = Network(open_doorbell)
     mock.patch.object(log_peer, "open_doorbell", network.open_doorbell).start()
-    asyncio.get_running_loop().add_signal_handler(
-        signal.SIGUSR2, lambda: network.become(deliver if network.fault is block else block)
-    )
+    lost = 0
+
+    def lose(datagram: bytes) -> Iterable[tuple[float, bytes]]:
+        nonlocal lost
+        lost += 1
+        return block(datagram)
+
+    def lose_none() -> None:
+        logging.info("%d rings lost", lost)
+        network.become(deliver)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR2, network.become, lose)
+    loop.add_signal_handler(DELIVER, lose_none)
 
 
 async def run(options: Options) -> int:

@@ -2,9 +2,10 @@
 
     workers - link (a TCP proxy) - [PgBouncer - service (another one)] - PostgreSQL [- standby]
 
-Each channel has a peer without a name that publishes (`shop`), a durable one that publishes (`billing`), and a durable
-one that only listens (`ledger`); the `Sync` channel also an unmodified pipecat, if asked for. All but that ring each
-other's doorbells through relays that can be told to lose everything.
+Each channel has a peer without a name that publishes (`shop`), a durable one that publishes and acknowledges what was
+handled (`billing`), and a durable one that only listens and acknowledges what was dispatched (`ledger`); the `Sync`
+channel also an unmodified pipecat that publishes, if asked for. All but that ring each other's doorbells through relays
+that can be told to lose everything.
 """
 
 from __future__ import annotations
@@ -43,12 +44,18 @@ DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 #: Messages a second of each publisher; a channel has two.
 _RATE = 30.0
 
+# Handlers take a moment, so that a process that is killed may be in the middle of one.
 _WORKERS: dict[str, dict[str, Any]] = {
     "shop": {"publish_rate": _RATE, "relay": True},
-    "billing": {"publish_rate": _RATE, "relay": True, "peer": "billing"},
-    "ledger": {"relay": True, "peer": "ledger"},
-    "pipecat": {"client": "pipecat"},
-}
+    "billing": {"publish_rate": _RATE, "relay": True, "peer": "billing", "handle_seconds": 0.002},
+    "ledger": {
+        "relay": True, "peer": "ledger", "acknowledge": "on_dispatch", "max_in_flight": 20, "handle_seconds": 0.002
+    },
+    "pipecat": {"client": "pipecat", "publish_rate": _RATE / 3},
+}  # fmt: skip
+
+#: Those that connect through the side door of the link, and can be cut off alone.
+ASIDE = ("billing", "ledger")
 
 #: Seconds that a machine which has other things to do may take until everything runs.
 _PATIENCE = 60.0
@@ -152,39 +159,51 @@ class World:
 
     async def start(self, durability: Durability, name: str) -> None:
         """Start the process that is so called, or its successor."""
-        await self.fleets[durability].start(name, self._bindings(durability), **_WORKERS[name])
+        bindings = self._bindings(durability, aside=name in ASIDE)
+        await self.fleets[durability].start(name, bindings, **_WORKERS[name])
 
-    def lead_to(self, durability: Durability, port: int) -> None:
-        """Write the channel's binding so that it leads to a port of loopback, as the kubelet does it."""
+    def lead_to(self, durability: Durability, port: int, side_port: int | None = None) -> None:
+        """Write the channel's bindings so that they lead to a port of loopback, as the kubelet does it.
+
+        Args:
+            durability: The channel's.
+            port: The port.
+            side_port: Another one for those `ASIDE`.
+        """
         channel = self.channels[durability]
-        endpoint = dataclasses.replace(channel.endpoint, port=port)
         issued = IssuedCredential(channel.username, channel.password, channel.generation)
-        data = binding_data(endpoint, channel.name, channel.spec, issued)
-        project(self._bindings(durability) / "orders", data)
+        for aside in (False, True):
+            endpoint = dataclasses.replace(channel.endpoint, port=side_port if aside and side_port else port)
+            data = binding_data(endpoint, channel.name, channel.spec, issued)
+            project(self._bindings(durability, aside=aside) / "orders", data)
 
-    def _bindings(self, durability: Durability) -> Path:
-        return self.directory / f"bindings-{durability}"
+    def _bindings(self, durability: Durability, *, aside: bool) -> Path:
+        return self.directory / f"bindings-{durability}{'-aside' if aside else ''}"
+
+    def histories(self, durability: Durability, *names: str) -> list[Path]:
+        """Those of all processes on a channel that were ever so called."""
+        directory = self.fleets[durability].directory
+        return sorted(path for path in directory.glob("*.jsonl") if path.stem.partition(".")[0] in names)
 
     def watch(self, *names: str) -> Watch:
         """Look from now on at what becomes of those `bus_runtime` processes that are so called, or of all."""
+        ours = [worker.options for worker in self.workers if worker.options.client == "bus_runtime"]
+        wanted = {worker.options.history for worker in self.workers if not names or worker.name in names}
         return Watch(
-            [
-                worker.options.history
-                for worker in self.workers
-                if worker.options.client == "bus_runtime" and (not names or worker.name in names)
-            ]
+            [options.history for options in ours if options.history in wanted],
+            [options.history for options in ours if options.publish_rate],
         )
 
-    async def delivered(self, *names: str) -> None:
-        """Wait until each of those processes, or of all, was handed something that was published from now on.
+    async def delivered(self, *names: str, within: float = _PATIENCE) -> None:
+        """Wait until each of those processes, or of all, was handed something of everybody that is new from now on.
 
         Raises:
-            RuntimeError: It was not, for a long time.
+            RuntimeError: It was not, for so many seconds.
         """
-        delays = await self.watch(*names).delivered(time.monotonic_ns(), _PATIENCE)
+        delays = await self.watch(*names).delivered(time.monotonic_ns(), within)
         silent = [name for name, seconds in delays.items() if seconds is None]
         if silent:
-            raise RuntimeError(f"nothing reaches {', '.join(silent)}")
+            raise RuntimeError(f"not everything reaches {', '.join(silent)} within {within:.0f} s")
 
 
 @asynccontextmanager
@@ -237,7 +256,7 @@ async def _populate(made: World) -> None:
         made.channels[durability] = await made.database.create_channel(
             f"shop.{durability.lower()}", durability=durability, peerTimeout=layout.peer_timeout
         )
-        made.lead_to(durability, made.link.port)
+        made.lead_to(durability, made.link.port, made.link.side_port)
         promise = Promise(durability, standby=layout.standby or "synchronous", trims=layout.trims)
         made.fleets[durability] = await made.stack.enter_async_context(fleet(made.directory / durability, promise))
     async with asyncio.TaskGroup() as starting:
@@ -252,14 +271,12 @@ async def _populate(made: World) -> None:
 
 
 async def _let_standby_catch_up(primary: postgres.Server, follower: postgres.Server) -> None:
-    """Have it write down what there is: else PostgreSQL 15 promotes an unlogged sequence without its first page."""
+    """Have it know of what was made: a channel that a failover loses is no test of the channel."""
     session = await primary.connect()
-    await session.execute("checkpoint")
     position = await session.fetchval("select pg_current_wal_insert_lsn()::text")
     await session.close()
     session = await follower.connect()
     async with asyncio.timeout(_PATIENCE):
         while not await session.fetchval("select pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position):
             await asyncio.sleep(0.05)
-    await session.execute("checkpoint")
     await session.close()

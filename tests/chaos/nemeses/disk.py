@@ -8,13 +8,18 @@ from pathlib import Path
 
 import asyncpg
 from chaos import machine
+from chaos.evidence import Log, NotStruckError, latency
 from chaos.layout import Layout
 from chaos.nemeses.nemesis import Nemesis
-from chaos.nemeses.server import PATIENCE, is_ready
+from chaos.nemeses.server import PATIENCE, ServerKilled, is_ready
 from chaos.world import World
 
 #: Room for the data, and for a write-ahead log of a few segments.
 _DISK = Layout(disk=320)
+
+_FULL = "No space left on device"
+
+_NEVER_FLUSHED = "never flushed"
 
 
 class DiskFull(Nemesis):
@@ -28,24 +33,28 @@ class DiskFull(Nemesis):
 
     def __init__(self) -> None:
         self._ballast: Path | None = None
-        self._log = 0
 
     async def begin(self, world: World) -> None:
         """Fill it."""
         assert world.mounted is not None
-        self._log = len(world.server.log)
+        self._log = Log(world.server)
         self._ballast = machine.fill(world.mounted, spare=32 << 10)
 
     async def end(self, world: World) -> None:
-        """Make room; start the server again, should it have given up, as whoever supervises it does."""
+        """Make room when the server has missed it; start it again, should it have given up, as its supervisor does."""
         assert self._ballast is not None
-        said = world.server.log[self._log :]
-        if "No space left on device" not in said:
-            raise RuntimeError("the disk was not full: the server had no need of more room")
+        async with asyncio.timeout(PATIENCE):
+            while _FULL not in self._log.text:
+                await asyncio.sleep(0.05)
         self._ballast.unlink()
-        if "PANIC" in said:
+        if "PANIC" in self._log.text:
             self.kind = "crash"
             await self._supervise(world)
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """The server was refused room."""
+        self._log.require(_FULL)
+        return f"no space left {self._log.text.count(_FULL)} times"
 
     async def _supervise(self, world: World) -> None:
         """It is trying to recover, or has given that up."""
@@ -65,6 +74,11 @@ class WalDiskFull(DiskFull):
     name = "wal-disk-full"
     title = "the disk full when the write-ahead log needs a segment: PostgreSQL panics"
 
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """It came to a panic."""
+        self._log.require("PANIC")
+        return f"panic, crash recovery; {await super().evidence(world, began, ended)}"
+
     async def begin(self, world: World) -> None:
         """Fill it, and use up the segments that there are."""
         session = await world.admin()
@@ -77,14 +91,46 @@ class WalDiskFull(DiskFull):
         session.terminate()
 
 
+class PowerLost(ServerKilled):
+    """The machine is gone, with what the server and its file system had in memory and was not told to keep."""
+
+    name = "power-lost"
+    title = "power lost: PostgreSQL killed, and its file system forgets what was not flushed"
+    layout = _DISK
+
+    async def begin(self, world: World) -> None:
+        """Kill it, and forget."""
+        assert world.mounted is not None
+        await super().begin(world)
+        self._canary = world.mounted / "canary"
+        self._canary.write_text(_NEVER_FLUSHED)
+        machine.lose_power(world.mounted)
+
+    async def end(self, world: World) -> None:
+        """Mount what is left, and start the server there."""
+        assert world.mounted is not None
+        await asyncio.to_thread(machine.mount_again, world.mounted)
+        self._survived = self._canary.exists() and self._canary.read_text() == _NEVER_FLUSHED
+        await super().end(world)
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """A file that was not flushed is gone, and the server had to recover."""
+        if self._survived:
+            raise NotStruckError("what was not flushed is there all the same")
+        return f"unflushed file lost; {await super().evidence(world, began, ended)}"
+
+
 class DiskHangs(Nemesis):
-    """Whoever writes waits: commits, checkpoints, the server's log."""
+    """Whoever writes waits: commits, checkpoints."""
 
     name = "disk-hangs"
     title = "the disk hanging for 5 s (fsfreeze)"
     touches = "server"
     layout = _DISK
     seconds = 5.0
+    standstill = 4.5
+    # Nobody else waits for the disk, until there is much to write.
+    channels = ("Sync",)
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -115,6 +161,13 @@ class DiskSlow(Nemesis):
     async def end(self, world: World) -> None:
         """As fast as before."""
         await self._set(world, "reset commit_delay", "reset commit_siblings")
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """Who waits for the disk waited longer."""
+        seconds = latency(world.histories("Sync", "shop", "billing"), began, ended)
+        if seconds < 0.09:
+            raise NotStruckError(f"a Sync publish took {seconds:.3f} s")
+        return f"a Sync publish took {seconds:.2f} s"
 
     async def _set(self, world: World, *settings: str) -> None:
         session = await world.admin()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 
+from chaos.evidence import NotStruckError, latency, published
 from chaos.machine import Wall
 from chaos.nemeses.nemesis import Nemesis
-from chaos.world import World
+from chaos.worker import DELIVER
+from chaos.world import DURABILITIES, World
 
 
 class ConnectionsCut(Nemesis):
@@ -20,9 +23,16 @@ class ConnectionsCut(Nemesis):
 
     async def begin(self, world: World) -> None:
         """Cut them."""
+        self._count = 0
         for _ in range(5):
-            world.link.cut()
+            self._count += world.link.cut()
             await asyncio.sleep(world.rng.uniform(0.05, 0.3))
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """There were some."""
+        if not self._count:
+            raise NotStruckError("there were no connections")
+        return f"{self._count} connections reset"
 
 
 class CutMidMessage(Nemesis):
@@ -39,7 +49,13 @@ class CutMidMessage(Nemesis):
 
     async def end(self, world: World) -> None:
         """No more."""
-        world.link.cut_no_more()
+        self._count = world.link.cut_no_more()
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """Some had as much to say."""
+        if not self._count:
+            raise NotStruckError("no connection was reset")
+        return f"{self._count} connections reset in the middle of a message"
 
 
 class Refused(Nemesis):
@@ -49,6 +65,7 @@ class Refused(Nemesis):
     title = "connections reset and refused for 3 s"
     touches = "link"
     seconds = 3.0
+    standstill = 2.9
 
     async def begin(self, world: World) -> None:
         """Refuse."""
@@ -66,6 +83,7 @@ class LinkFrozen(Nemesis):
     title = "connections frozen for 4 s, in both directions"
     touches = "link"
     seconds = 4.0
+    standstill = 3.5
 
     async def begin(self, world: World) -> None:
         """Hold it back."""
@@ -108,6 +126,13 @@ class Delayed(Nemesis):
         """As quick as before."""
         world.link.delay = 0.0
 
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """To the server and back."""
+        seconds = min(latency(world.histories(each, "shop", "billing"), began, ended) for each in DURABILITIES)
+        if seconds < 0.3:
+            raise NotStruckError(f"a publish took {seconds:.3f} s")
+        return f"a publish took {seconds:.2f} s"
+
 
 class Silent(Nemesis):
     """Connections are accepted, and never answered: those from meanwhile not afterwards either."""
@@ -116,6 +141,9 @@ class Silent(Nemesis):
     title = "connections reset, and new ones accepted without ever an answer, for 5 s"
     touches = "link"
     seconds = 5.0
+    standstill = 4.9
+    # Its pool waits a minute for each answer to a login.
+    with_pipecat = False
 
     async def begin(self, world: World) -> None:
         """Say nothing to whoever comes."""
@@ -137,6 +165,9 @@ class Forgotten(Nemesis):
     title = "packets dropped for 2 s, and those of the old connections for ever (a lost machine, a forgetful firewall)"
     touches = "link"
     seconds = 2.0
+    standstill = 1.9
+    # Its pool waits for ever on connections that nobody answers.
+    with_pipecat = False
 
     def __init__(self) -> None:
         self._wall: Wall | None = None
@@ -144,7 +175,7 @@ class Forgotten(Nemesis):
 
     async def begin(self, world: World) -> None:
         """Drop everything."""
-        self._wall = Wall(world.link.port)
+        self._wall = Wall(world.link.port, world.link.side_port)
         world.stack.callback(self._wall.remove)
         self._former = world.link.client_ports
         self._wall.put_up()
@@ -153,6 +184,35 @@ class Forgotten(Nemesis):
         """Let new connections through."""
         assert self._wall is not None
         self._wall.open_but_for(self._former)
+
+
+class Partition(Nemesis):
+    """The others go on; who is cut off hears their doorbells, and takes from them what fits."""
+
+    name = "partition"
+    title = (
+        "two of three peers cut off from the server for 6 s, then reset, while the third publishes and doorbells ring"
+    )
+    touches = "link"
+    seconds = 6.0
+    standstill = 5.5
+    stalled = ("billing",)
+
+    async def begin(self, world: World) -> None:
+        """Cut them off."""
+        world.link.freeze("up", "down", only_aside=True)
+
+    async def end(self, world: World) -> None:
+        """Have them connect again."""
+        world.link.cut(only_aside=True)
+        world.link.thaw()
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """They could not publish, and the third could."""
+        counts = {each: published(world.histories(each, "shop"), began, ended) for each in DURABILITIES}
+        if not all(counts.values()):
+            raise NotStruckError(f"the third published as little: {counts}")
+        return f"{await super().evidence(world, began, ended)}, and {sum(counts.values())} messages by the third peers"
 
 
 class DoorbellsLost(Nemesis):
@@ -165,10 +225,21 @@ class DoorbellsLost(Nemesis):
 
     async def begin(self, world: World) -> None:
         """Lose them."""
-        for worker in world.workers:
-            if worker.options.relay:
-                worker.process.send_signal(signal.SIGUSR2)
+        self._told = [worker for worker in world.workers if worker.options.relay]
+        self._signal(signal.SIGUSR2)
 
     async def end(self, world: World) -> None:
-        """Let them through."""
-        await self.begin(world)
+        """Let them through. Whoever was started meanwhile loses none."""
+        self._signal(DELIVER)
+
+    def _signal(self, which: signal.Signals) -> None:
+        for worker in self._told:
+            if worker.process.returncode is None:
+                worker.process.send_signal(which)
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """Each worker counts what its relay loses."""
+        lost = [int(count) for worker in self._told for count in re.findall(r"(\d+) rings lost", worker.log)]
+        if not lost or not all(lost):
+            raise NotStruckError(f"rings lost: {lost}")
+        return f"{sum(lost)} rings lost"

@@ -17,6 +17,7 @@ class SessionPoolerRestarted(Nemesis):
     title = "PgBouncer killed and started again, session mode"
     touches = "pooler"
     layout = Layout(pooler="session")
+    standstill = 0.9
 
     async def begin(self, world: World) -> None:
         """Kill it."""
@@ -35,3 +36,5 @@ class TransactionPoolerRestarted(SessionPoolerRestarted):
     name = "pooler-transaction-restarted"
     title = "PgBouncer killed and started again, transaction mode"
     layout = Layout(pooler="transaction")
+    # Its pool prepares statements by name.
+    with_pipecat = False

@@ -5,37 +5,50 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
 import asyncpg
+from chaos.evidence import Log, NotStruckError, published
 from chaos.layout import Layout
 from chaos.nemeses.nemesis import EVERYTHING, Nemesis
-from chaos.world import World
+from chaos.recovery import GOAL
+from chaos.world import DURABILITIES, World
 
 #: Seconds that a server may take to recover on a machine that has other things to do.
 PATIENCE = 60.0
+
+#: How often something is tried that takes a server some milliseconds: to kill it in the middle of that.
+_ATTEMPTS = 20
 
 _WRITER = "select pid from pg_stat_activity where backend_type = 'walwriter'"
 _SESSIONS = "from pg_stat_activity where usename like 'bus_login_%' and datname = current_database()"
 
 
 class ServerKilled(Nemesis):
-    """All processes at once, as if the machine had gone: what they had in memory is lost."""
+    """All processes at once: what they had in memory is lost."""
 
     name = "server-killed"
     title = "PostgreSQL killed (SIGKILL to all of its processes), started again"
     touches = "server"
     kind = "crash"
+    standstill = 0.9
 
     async def begin(self, world: World) -> None:
         """Kill it."""
+        self.log = Log(world.server)
         await asyncio.to_thread(world.server.kill)
 
     async def end(self, world: World) -> None:
         """Start it."""
         await asyncio.to_thread(world.server.start)
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """It had to recover."""
+        self.log.require("was not properly shut down; automatic recovery in progress")
+        return f"crash recovery; {await super().evidence(world, began, ended)}"
 
 
 class PostmasterKilled(ServerKilled):
@@ -47,6 +60,7 @@ class PostmasterKilled(ServerKilled):
     async def begin(self, world: World) -> None:
         """Kill it, and wait until the others have ended: before, the server cannot start."""
         server = world.server
+        self.log = Log(server)
         assert server.process is not None
         children = server.children()
         server.process.kill()
@@ -64,12 +78,32 @@ class RecoveryKilled(ServerKilled):
     title = "PostgreSQL killed, and three times more during crash recovery"
 
     async def end(self, world: World) -> None:
-        """Let it only live for some hundredths of a second, and then for good."""
-        for _ in range(3):
+        """Kill it as soon as it replays the log, until it has said three times that this had happened to it."""
+        for _ in range(_ATTEMPTS):
+            log = Log(world.server)
             world.server.launch()
-            await asyncio.sleep(world.rng.uniform(0.01, 0.15))
+            await asyncio.to_thread(_wait_for, log, "redo starts at")
             await asyncio.to_thread(world.server.kill)
+            if self._interrupted() == 3:
+                break
         await super().end(world)
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """It found that it had been interrupted."""
+        if not self._interrupted():
+            raise NotStruckError("the server recovered before it could be killed again")
+        return f"recovery interrupted {self._interrupted()} times; {await super().evidence(world, began, ended)}"
+
+    def _interrupted(self) -> int:
+        return self.log.text.count("interrupted while in recovery")
+
+
+def _wait_for(log: Log, words: str) -> None:
+    """Look all the time: what is waited for is over within milliseconds."""
+    deadline = time.monotonic() + PATIENCE
+    while words not in log.text:
+        if time.monotonic() > deadline:
+            raise NotStruckError(f"PostgreSQL did not say {words!r}")
 
 
 class ProcessKilled(Nemesis):
@@ -97,6 +131,10 @@ class ProcessKilled(Nemesis):
             while not await is_ready(world, self._writer):
                 await asyncio.sleep(0.05)
 
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """Another WAL writer was waited for: the server had started all of its processes again."""
+        return "crash recovery"
+
 
 class BackendKilled(ProcessKilled):
     """A session of a client."""
@@ -115,19 +153,36 @@ class WalWriterKilled(ProcessKilled):
 
 
 class CheckpointerKilled(ProcessKilled):
-    """In a checkpoint, if it comes to that."""
+    """In a checkpoint: stopped there first, so that it is one."""
 
     name = "checkpointer-killed"
     title = "the checkpointer killed in a checkpoint"
     query = "select pid from pg_stat_activity where backend_type = 'checkpointer'"
 
     async def begin(self, world: World) -> None:
-        """Have it do something, and kill it."""
+        """Have it begin one, and kill it."""
         session = await world.admin()
-        checkpoint = asyncio.create_task(session.execute("checkpoint"))
+        pid = await session.fetchval(self.query)
+        for _ in range(_ATTEMPTS):
+            log = Log(world.server)
+            checkpoint = asyncio.create_task(session.execute("checkpoint"))
+            # Its request has been sent then.
+            await asyncio.sleep(0)
+            await asyncio.to_thread(_wait_for, log, "checkpoint starting")
+            os.kill(pid, signal.SIGSTOP)
+            if "checkpoint complete" not in log.text:
+                break
+            os.kill(pid, signal.SIGCONT)
+            await checkpoint
+        else:
+            raise NotStruckError("checkpoints are over before the checkpointer can be killed")
         await super().begin(world)
         await asyncio.gather(checkpoint, return_exceptions=True)
         session.terminate()
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """That it was in a checkpoint was seen before."""
+        return f"in a checkpoint; {await super().evidence(world, began, ended)}"
 
 
 class Restarted(Nemesis):
@@ -136,10 +191,13 @@ class Restarted(Nemesis):
     name = "restart"
     title = "PostgreSQL restarted (fast shutdown)"
     touches = "server"
+    standstill = 0.9
 
     async def begin(self, world: World) -> None:
         """Stop it."""
+        log = Log(world.server)
         await asyncio.to_thread(world.server.stop)
+        log.require("database system is shut down")
 
     async def end(self, world: World) -> None:
         """Start it."""
@@ -157,10 +215,17 @@ class SessionsTerminated(Nemesis):
     async def begin(self, world: World) -> None:
         """End them."""
         session = await world.admin()
+        self._counts = []
         for _ in range(5):
-            await session.execute(f"select pg_terminate_backend(pid) {_SESSIONS}")
+            self._counts.append(len(await session.fetch(f"select pg_terminate_backend(pid) {_SESSIONS}")))
             await asyncio.sleep(0.2)
         await session.close()
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """There were some each time."""
+        if not all(self._counts):
+            raise NotStruckError(f"there were no sessions at some time: {self._counts}")
+        return f"{sum(self._counts)} sessions terminated"
 
 
 class Frozen(Nemesis):
@@ -170,6 +235,7 @@ class Frozen(Nemesis):
     title = "PostgreSQL frozen for 6 s (SIGSTOP)"
     touches = "server"
     seconds = 6.0
+    standstill = 5.5
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -192,18 +258,30 @@ class LongOutage(ServerKilled):
     touches = EVERYTHING
     layout = Layout(peer_timeout="10s")
     seconds = 11.0
+    standstill = 11.0
 
     async def begin(self, world: World) -> None:
         """Have something that `ledger` did not read, and kill the server."""
         world.signal("ledger", signal.SIGSTOP)
+        self._stopped = time.monotonic_ns()
         await asyncio.sleep(0.5)
+        self._killed = time.monotonic_ns()
         await super().begin(world)
 
     async def end(self, world: World) -> None:
         """Start it, and let `ledger` be the last to come back."""
         await super().end(world)
-        await world.delivered("shop", "billing")
+        await world.delivered("shop", "billing", within=GOAL)
         world.signal("ledger", signal.SIGCONT)
+
+    async def evidence(self, world: World, began: int, ended: int) -> str:
+        """There was something to lose."""
+        unread = min(
+            published(world.histories(each, "shop", "billing"), self._stopped, self._killed) for each in DURABILITIES
+        )
+        if not unread:
+            raise NotStruckError("nothing was published that a peer had not read when the server went")
+        return f"{unread} messages unread; {await super().evidence(world, began, ended)}"
 
 
 async def is_ready(world: World, former: int = 0) -> bool:
