@@ -1,6 +1,6 @@
 """What README and docs tell users to type: the parts that can be tried without a server.
 
-Those for Helm: `test_snippets.py` in tests/chart.
+Those that need one, and Helm: `test_snippets.py` in tests/chart, tests/database and tests/apiserver.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ MOST_OUTPUT = 8
 """How many blocks may be nothing but output, which nothing keeps true."""
 
 ELSEWHERE = {"kubectl", "helm"}
-"""Helm is tried by tests/chart."""
+"""Tried by tests/apiserver and tests/chart."""
 OF_THE_SYSTEM = {"base64", "cat", "curl", "date", "docker", "jq", "kind", "pip", "psql", "read"}
 """Programs whose own arguments are not ours to check."""
 
