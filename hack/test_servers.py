@@ -24,6 +24,7 @@ SERVERS = {
         "libfaketime": LIBFAKETIME,
         "e2fsprogs": Path("/usr/sbin/mkfs.ext4"),
         "iptables": Path("/usr/sbin/iptables"),
+        "npm": Path("/usr/bin/npm"),
     },
     "bench": {"redis-server": Path("/usr/bin/redis-server"), "nats-server": Path("/usr/sbin/nats-server")},
 }
@@ -34,8 +35,7 @@ def main() -> None:
     """Does nothing when all are there; says what to install when it cannot do that itself."""
     use = sys.argv[1] if len(sys.argv) > 1 else "tests"
     more = use == "tests" and not postgres_servers.are_installed()
-    programs = SERVERS[use] | ({"npm": Path("/usr/bin/npm")} if more else {})
-    missing = [package for package, program in programs.items() if not _is_there(program)]
+    missing = [package for package, program in SERVERS[use].items() if not _is_there(program)]
     if missing:
         _install(missing)
     if more:

@@ -20,8 +20,9 @@ from markdown_pages import Page, pages
 
 _NOTE = re.compile(r"<!-- snippet: (.+?) -->")
 _CONTINUED = re.compile(r"\\\n\s*")
-_SEPARATORS = {"|", "||", "&&", ";", "&", "(", ")"}
-_KEYWORDS = {"do", "done", "then", "fi", "else", "while", "if", "for"}
+_SEPARATORS = {"|", "||", "&&", ";", ";;", "&", "(", ")"}
+_KEYWORDS = {"case", "do", "done", "else", "esac", "fi", "for", "if", "in", "then", "until", "while", "$?"}
+_PATTERN = re.compile(r"^([0-9]+|\*)$")
 _ASSIGNMENT = re.compile(r"^[A-Z_]+=")
 _COMMAND_IN_TEXT = re.compile(r"^(kubectl|helm|busctl|make) [a-z]")
 
@@ -111,7 +112,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 def _stripped(words: list[str]) -> list[str]:
-    while words and (words[0] in _KEYWORDS or _ASSIGNMENT.match(words[0])):
+    while words and (words[0] in _KEYWORDS or _ASSIGNMENT.match(words[0]) or _PATTERN.match(words[0])):
         words = words[1:]
     for number, word in enumerate(words):
         if word[0] in "<>":
