@@ -53,11 +53,15 @@ class ControlPlane:
         """Whatever does not run; returns when the API server serves."""
         _hack_cluster("up", self._name, "--control-plane-only")
 
-    def kill(self, program: str) -> None:
-        """`etcd` or `kube-apiserver`, by SIGKILL."""
+    def signal(self, program: str, number: int) -> None:
+        """To `etcd` or `kube-apiserver`."""
         record = self._processes.record(program)
         assert record is not None
-        os.kill(record.pid, signal.SIGKILL)
+        os.kill(record.pid, number)
+
+    def kill(self, program: str) -> None:
+        """By SIGKILL."""
+        self.signal(program, signal.SIGKILL)
         wait_until(lambda: not self._processes.running(program), f"{program} has ended")
 
     def compact(self) -> None:

@@ -16,7 +16,8 @@ from chaos.run import Outcome
 from chaos.verdict import Verdict
 from chaos.world import DURABILITIES
 
-BEGIN, END = "<!-- chaos:begin -->", "<!-- chaos:end -->"
+NAME = "chaos"
+"""Of the table's place in a page."""
 
 
 def to_json(outcomes: Sequence[Outcome], seed: int) -> bytes:
@@ -53,35 +54,45 @@ def _run(outcome: Outcome) -> dict[str, Any]:
 
 
 def write_table(page: Path, outcomes: Sequence[Outcome], seed: int) -> None:
-    """Replace what is between the markers in a page.
+    """Replace the one in a page; see `replace`."""
+    replace(page, NAME, table(outcomes, seed))
+
+
+def replace(page: Path, name: str, text: str) -> None:
+    """Replace what is between the markers of that name in a page.
 
     Raises:
-        ValueError: It has no markers.
+        ValueError: It has no such markers.
     """
-    text = page.read_text()
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    head, begin, rest = page.read_text().partition(first)
+    _, end, tail = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{page} has no place for results: {BEGIN} and {END}")
-    page.write_text(f"{head}{BEGIN}\n{table(outcomes, seed)}\n{END}{tail}")
+        raise ValueError(f"{page} has no place for results: {first} and {last}")
+    page.write_text(f"{head}{first}\n{text}\n{last}{tail}")
+
+
+def rows(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    return ["| " + " | ".join(row) + " |" for row in cells]
 
 
 def table(outcomes: Sequence[Outcome], seed: int) -> str:
     """The results in Markdown."""
     heading = ["what breaks", *(f"`{durability}`" for durability in DURABILITIES), "delivering again"]
-    rows = [heading, ["---"] * (len(heading) - 1) + ["---:"]]
+    found = [heading, ["---"] * (len(heading) - 1) + ["---:"]]
     alone = {outcome.nemeses[0]: outcome for outcome in outcomes if len(outcome.nemeses) == 1}
     for family, nemeses in FAMILIES.items():
         if not any(nemesis.name in alone for nemesis in nemeses):
             continue
-        rows.append([f"**{family}**"] + [""] * (len(heading) - 1))
-        rows += [
+        found.append([f"**{family}**"] + [""] * (len(heading) - 1))
+        found += [
             [NEMESES[nemesis.name].title, *_cells(alone[nemesis.name])] for nemesis in nemeses if nemesis.name in alone
         ]
     together = [outcome for outcome in outcomes if len(outcome.nemeses) > 1]
     if together:
-        rows.append(["**Two or three of them at once**"] + [""] * (len(heading) - 1))
-        rows += [[_together(outcome), *_cells(outcome)] for outcome in together]
+        found.append(["**Two or three of them at once**"] + [""] * (len(heading) - 1))
+        found += [[_together(outcome), *_cells(outcome)] for outcome in together]
     published = sum(verdict.tally.published for outcome in outcomes for verdict in outcome.verdicts.values())
     received = sum(verdict.tally.received for outcome in outcomes for verdict in outcome.verdicts.values())
     summary = (
@@ -89,7 +100,7 @@ def table(outcomes: Sequence[Outcome], seed: int) -> str:
         "tells how many messages were published, and how many deliveries a fault took, within what it may take. What "
         "shows that each fault struck is in [chaos.json](../bench/chaos.json)."
     )
-    return "\n".join([summary, "", *("| " + " | ".join(row) + " |" for row in rows)])
+    return "\n".join([summary, "", *rows(found)])
 
 
 def _together(outcome: Outcome) -> str:

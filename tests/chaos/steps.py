@@ -9,15 +9,15 @@ rolled back, and an answer that was under way is lost: killing it before each of
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import random
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from chaos import results
 from gateway import Gateway, Streams
 
 
@@ -56,6 +56,13 @@ class Steps:
         """
         with self._lock:
             self.taken, self.fatal, self._last, self._kill = [], None, last, kill
+
+    def stop(self) -> tuple[list[Step], Step | None]:
+        """Nobody is killed from now on. Returns the steps that were taken, and the one before which somebody was."""
+        with self._lock:
+            taken, fatal = self.taken, self.fatal
+            self.taken, self.fatal, self._last = [], None, None
+            return taken, fatal
 
     def take(self, step: Step, life: int) -> bool:
         """Whether a step may be taken; False: who wants to is dead.
@@ -184,17 +191,11 @@ def stepwise_postgres(port: int, steps: Steps, *, all_statements: bool) -> Itera
         yield made
 
 
-EVERY_STEP = os.environ.get("EVERY_STEP", "") not in ("", "0")
-"""Whether an operator is killed before every single step, which takes minutes; else where it matters most."""
+def points_that_matter(steps: Sequence[Step], most: int) -> list[int]:
+    """After how many steps to kill an operator that took these: so many numbers, where it matters most.
 
-
-def fatal_points(steps: Sequence[Step], most: int) -> list[int]:
-    """After how many steps to kill it, of a run that took these: of every number, or of so many that matter most.
-
-    Those are where the step before has changed what the next operator finds; and one in the longest stretch between.
+    That is where the step before has changed what the next operator finds; and once in the longest stretch between.
     """
-    if EVERY_STEP:
-        return list(range(len(steps)))
     matter = [point for point in range(len(steps)) if point == 0 or steps[point - 1].lasts]
     ends = [*matter[1:], len(steps)]
     begin, end = max(zip(matter, ends, strict=True), key=lambda stretch: stretch[1] - stretch[0])
@@ -202,10 +203,64 @@ def fatal_points(steps: Sequence[Step], most: int) -> list[int]:
     return sorted(spread | {(begin + end) // 2})
 
 
-def note_points(scenario: str, steps: Sequence[Step], tried: Sequence[int]) -> None:
-    """Writes down how much was tried, if the environment's STEPS_REPORT names a file: a line of JSON each."""
-    if name := os.environ.get("STEPS_REPORT"):
-        lasting = sum(step.lasts for step in steps)
-        with Path(name).open("a") as file:
-            report = {"scenario": scenario, "steps": len(steps), "lasting": lasting, "tried": len(tried)}
-            file.write(json.dumps(report) + "\n")
+class Trials:
+    """At which points of a scenario the operator is killed, and how many came to the same end: a block of `with`.
+
+    Iterating gives the points: those that are to be tried in any case, then others, which chance orders, until
+    `chaos.results.SECONDS` are over. When the block is left, it is written down what came of them.
+
+    Args:
+        suite: How steps are counted.
+        scenario: What the operator does.
+        steps: Which it takes if it lives.
+        first: The points to be tried in any case.
+    """
+
+    def __init__(self, suite: str, scenario: str, steps: Sequence[Step], first: Sequence[int]) -> None:
+        self._suite = suite
+        self._scenario = scenario
+        self._steps = steps
+        self._first = first
+        self._killed = self._same = 0
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __iter__(self) -> Iterator[int]:
+        deadline = time.monotonic() + results.SECONDS
+        others = [point for point in range(len(self._steps)) if point not in self._first]
+        random.Random(f"{results.SEED} {self._suite} {self._scenario}").shuffle(others)
+        for number, point in enumerate([*self._first, *others]):
+            if number >= len(self._first) and time.monotonic() > deadline:
+                return
+            self._killed += 1
+            yield point
+
+    def came_to(self, differs: str, taken: Sequence[Step], fatal: Step | None) -> None:
+        """How the run ended in which the operator was killed at the point before this call.
+
+        Args:
+            differs: In what it differs from one in which it lives.
+            taken: The steps before.
+            fatal: The one before which it was killed. None: the run had fewer steps, and it lived.
+
+        Raises:
+            AssertionError: It differs.
+        """
+        assert not differs, f"killed after {[step.what for step in taken]}, before: {fatal}\n{differs}"
+        if fatal is None:
+            self._killed -= 1
+        else:
+            self._same += 1
+
+    def __exit__(self, *_: object) -> None:
+        results.note(
+            results.Killed(
+                suite=self._suite,
+                scenario=self._scenario,
+                steps=len(self._steps),
+                lasting=sum(step.lasts for step in self._steps),
+                killed=self._killed,
+                same=self._same,
+            )
+        )

@@ -21,7 +21,8 @@ import postgres
 import pytest
 import yaml
 from api_proxy import api_proxy
-from chaos.steps import EVERY_STEP, Step, Steps, StepwisePostgres, note_points, stepwise_postgres
+from chaos import results
+from chaos.steps import Step, Steps, StepwisePostgres, Trials, stepwise_postgres
 from control_plane import KubeClient
 from end_state import State, bus_roles, difference, end_state
 from gateway import CLOSED, OPEN
@@ -127,14 +128,17 @@ class Scene:
     async def has(self, channels: int, *, generation: int | None = 1) -> bool:
         """Whether all that there is is ready, counted, and at rest."""
         counted = self.database.status.get("channels") == channels
-        if not counted or not is_ready(self.database):
+        if not counted or not is_ready(self.database.get()):
             return False
         if "channel" not in self.resources or generation is None:
             return True
-        current = self.channel.condition("CredentialsCurrent").get("reason") == "Current"
-        verified = self.channel.condition("IsolationVerified").get("status") == "True"
-        found = self.channel.status.get("credentialGeneration")
-        return is_ready(self.channel) and current and verified and found == generation
+        # Read once: what belongs together is of one moment.
+        found = self.channel.get() or {}
+        status = found.get("status", {})
+        conditions = {item["type"]: item for item in status.get("conditions", [])}
+        current = conditions.get("CredentialsCurrent", {}).get("reason") == "Current"
+        verified = conditions.get("IsolationVerified", {}).get("status") == "True"
+        return is_ready(found) and current and verified and status.get("credentialGeneration") == generation
 
     async def publish(self) -> None:
         async with self.namespaces[-1].login() as login:
@@ -197,10 +201,9 @@ def _told(text: str, names: dict[str, str]) -> str:
     return TOKENS.sub("<token>", TIMES.sub("<time>", text))
 
 
-def is_ready(resource: Ref) -> bool:
-    found = resource.get() or {}
-    ready = next((item for item in found.get("status", {}).get("conditions", []) if item["type"] == "Ready"), {})
-    current = ready.get("observedGeneration") == found.get("metadata", {}).get("generation")
+def is_ready(resource: Any) -> bool:
+    ready = next((item for item in resource.get("status", {}).get("conditions", []) if item["type"] == "Ready"), {})
+    current = ready.get("observedGeneration") == resource.get("metadata", {}).get("generation")
     return current and ready.get("status") == "True"
 
 
@@ -260,10 +263,9 @@ async def play(
         return stage.steps.fatal is not None or await scenario.over(scene)
 
     await until(over_or_dead, f"{scenario.name} is over")
-    taken, fatal = stage.steps.taken, stage.steps.fatal
+    taken, fatal = stage.steps.stop()
     if fatal is not None:
         stage.operator.kill()
-        stage.steps.count()
         stage.operator.start(wait_ready=False)
     await until(lambda: scenario.over(scene), f"{scenario.name} is over, after a death before: {fatal}")
     return await scene.state(), taken, fatal
@@ -354,7 +356,7 @@ async def withdraw(scene: Scene) -> None:
 
 async def withdrawn(scene: Scene) -> bool:
     ready = scene.channel.condition()
-    return "logins were dropped" in ready.get("message", "") and is_ready(scene.database)
+    return "logins were dropped" in ready.get("message", "") and is_ready(scene.database.get())
 
 
 async def add_database(scene: Scene) -> None:
@@ -405,29 +407,24 @@ SCENARIOS = [
 ]
 
 
-FEW = ("a channel is created", "credentials are rotated", "deleted with Delete", "deleted without the database")
-"""Those that are tried where not every step is: they take all the ways there are."""
-
-
-def points(scenario: Scenario, steps: list[Step]) -> list[int]:
-    """After how many steps to kill it: every number, or one that another scenario does not choose."""
-    return list(range(len(steps))) if EVERY_STEP else [zlib.crc32(scenario.name.encode()) % len(steps)]
+FEW = ("a channel is created", "credentials are rotated", "deleted without the database")
+"""Those that are tried where there is little time: they take most of the ways there are."""
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "scenario",
-    [scenario for scenario in SCENARIOS if EVERY_STEP or scenario.name in FEW],
+    [scenario for scenario in SCENARIOS if results.SECONDS or scenario.name in FEW],
     ids=lambda scenario: scenario.name,
 )
 async def test_killed_before_a_step(world: World, stage: Stage, scenario: Scenario) -> None:
     expected, steps, _ = await play(world, stage, scenario)
-    tried = points(scenario, steps)
-    for point in tried:
-        found, taken, fatal = await play(world, stage, scenario, point)
-        differs = difference(found, expected)
-        assert not differs, f"killed after {[step.what for step in taken]}, before {fatal}\n{differs}"
-    note_points(f"{scenario.name} (process)", steps, tried)
+    # Another one than of other scenarios.
+    point = zlib.crc32(scenario.name.encode()) % len(steps)
+    with Trials(results.PROCESS, scenario.name, steps, [point]) as trials:
+        for point in trials:
+            found, taken, fatal = await play(world, stage, scenario, point)
+            trials.came_to(difference(found, expected), taken, fatal)
 
 
 async def test_uninstalling_is_killed(world: World, stage: Stage, namespace: Namespace, tmp_path: Path) -> None:
@@ -440,16 +437,29 @@ async def test_uninstalling_is_killed(world: World, stage: Stage, namespace: Nam
     kubeconfig.write_text(yaml.safe_dump(account))
     command = [BIN / "busctl", "release-finalizers", "--namespace", namespace.name]
     channels = [namespace.channel(name) for name in ("first", "second", "third")]
+
+    def release(last: int | None) -> None:
+        """Lets them go, and is killed if it takes so many steps and another one."""
+        running = subprocess.Popen(command, env=os.environ | {"KUBECONFIG": str(kubeconfig)})
+        stage.steps.count(last=last, kill=running.kill)
+        assert (running.wait(60) == 0) == (last is None)
+        held = ["finalizers" in channel.get()["metadata"] for channel in channels]
+        assert held.count(True) == (len(channels) - last if last is not None else 0)
+
+    def hold() -> None:
+        for channel in channels:
+            world.kube.patch(channel.path, {"metadata": {"finalizers": [FINALIZER]}})
+
     try:
-        for last in range(len(channels)) if EVERY_STEP else [1]:
-            for channel in channels:
-                world.kube.patch(channel.path, {"metadata": {"finalizers": [FINALIZER]}})
-            for deadly in (True, False):
-                running = subprocess.Popen(command, env=os.environ | {"KUBECONFIG": str(kubeconfig)})
-                stage.steps.count(last=last if deadly else None, kill=running.kill)
-                assert (running.wait(60) == 0) == (not deadly)
-                held = ["finalizers" in channel.get()["metadata"] for channel in channels]
-                assert held.count(True) == (len(channels) - last if deadly else 0)
+        hold()
+        release(None)
+        with Trials(results.PROCESS, "all are let go for an uninstallation", stage.steps.taken, [1]) as trials:
+            for last in trials:
+                hold()
+                release(last)
+                taken, fatal = stage.steps.taken, stage.steps.fatal
+                release(None)
+                trials.came_to("", taken, fatal)
         for channel in channels:
             channel.delete()
             assert channel.get() is None

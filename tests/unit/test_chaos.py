@@ -177,12 +177,12 @@ def test_an_outcome_is_good_if_all_was_kept_and_in_time() -> None:
 
 def test_results_replace_those_between_the_markers(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nformer\n{report.END}\nafter\n")
+    page.write_text("before\n<!-- chaos:begin -->\nformer\n<!-- chaos:end -->\nafter\n")
     for _ in range(2):
         report.write_table(page, [outcome()], seed=7)
     text = page.read_text()
     assert text.startswith("before\n")
-    assert text.endswith(f"{report.END}\nafter\n")
+    assert text.endswith("<!-- chaos:end -->\nafter\n")
     assert "former" not in text
     cells = " | ".join(["0, none missed"] * 3)
     assert text.count(f"| PostgreSQL restarted (fast shutdown) | {cells} | 1.3 s |") == 1

@@ -1,8 +1,11 @@
 """What is a step, and who dies before it."""
 
+import math
+from pathlib import Path
+
 import pytest
-from chaos import steps
-from chaos.steps import Session, Step, Steps, fatal_points
+from chaos import results
+from chaos.steps import Session, Step, Steps, Trials, points_that_matter
 
 
 def message(session: Session, kind: bytes, *parts: str) -> Step | None:
@@ -21,7 +24,11 @@ def test_who_is_dead_takes_no_steps() -> None:
     counted.count()
     assert not counted.take(first, 0)
     assert counted.take(second, 1)
-    assert (counted.taken, counted.fatal) == ([second], None)
+    assert counted.stop() == ([second], None)
+    # Nobody is killed when nobody counts.
+    counted.count(last=0)
+    counted.stop()
+    assert counted.take(first, 1)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +62,45 @@ def test_a_transaction_lasts_by_its_end() -> None:
     assert message(session, b"Q", "COMMIT;") == Step("COMMIT;", False)
 
 
-def test_where_it_matters_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = [Step(str(number), number in (1, 3, 5, 7, 13)) for number in range(20)]
-    monkeypatch.setattr(steps, "EVERY_STEP", False)
-    assert fatal_points(taken, 100) == [0, 2, 4, 6, 8, 11, 14]
-    assert fatal_points(taken, 4) == [0, 4, 11, 14]
-    monkeypatch.setattr(steps, "EVERY_STEP", True)
-    assert fatal_points(taken, 4) == list(range(20))
+TAKEN = [Step(str(number), number in (1, 3, 5, 7, 13)) for number in range(20)]
+
+
+def test_where_it_matters_most() -> None:
+    assert points_that_matter(TAKEN, 100) == [0, 2, 4, 6, 8, 11, 14]
+    assert points_that_matter(TAKEN, 4) == [0, 4, 11, 14]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(results, "_FILE", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+def test_every_step_is_tried_where_there_is_time(monkeypatch: pytest.MonkeyPatch, written: Path) -> None:
+    monkeypatch.setattr(results, "SECONDS", math.inf)
+    tried = []
+    with Trials("suite", "scenario", TAKEN, [4, 0]) as trials:
+        for point in trials:
+            tried.append(point)
+            # The last run was over sooner.
+            trials.came_to("", TAKEN[:point], TAKEN[point] if point < 19 else None)
+    assert tried[:2] == [4, 0]
+    assert sorted(tried) == list(range(20))
+    assert results.read(written) == [results.Killed("suite", "scenario", 20, 5, 19, 19)]
+
+
+def try_all(scenario: str, points: list[int], differences: list[str]) -> None:
+    with Trials("suite", scenario, TAKEN, points) as trials:
+        for point, differs in zip(trials, differences, strict=True):
+            trials.came_to(differs, TAKEN[:point], TAKEN[point])
+
+
+def test_one_that_ends_otherwise_is_written_down(monkeypatch: pytest.MonkeyPatch, written: Path) -> None:
+    monkeypatch.setattr(results, "SECONDS", 0.0)
+    try_all("scenario", [0], [""])
+    with pytest.raises(AssertionError, match="log: 1 instead of 2"):
+        try_all("another", [0, 1], ["", "log: 1 instead of 2"])
+    first, second = results.read(written)
+    assert first
+    assert second == results.Killed("suite", "another", 20, 5, 2, 1)
+    assert not second
