@@ -55,6 +55,23 @@ def test_values_can_be_used(snippet: Snippet, render: Callable[..., Any]) -> Non
     assert render(values).of("Deployment")
 
 
+def _given_by_others() -> list[Any]:
+    """Values in the manifests of tools that install charts."""
+    found = []
+    for snippet in snippets("yaml"):
+        for document in [] if snippet.note == "values" else snippet.documents():
+            spec = document.get("spec", {})
+            values = spec.get("values") or spec.get("source", {}).get("helm", {}).get("valuesObject")
+            if values is not None:
+                found.append(pytest.param(values, id=f"{snippet}:{document['kind']}"))
+    return found
+
+
+@pytest.mark.parametrize("values", _given_by_others())
+def test_values_in_manifests_of_others_can_be_used(values: dict[str, Any], render: Callable[..., Any]) -> None:
+    assert render(values).of("Deployment")
+
+
 def _values(arguments: list[str]) -> list[str]:
     """Those flags that change what is rendered."""
     return [
