@@ -53,8 +53,8 @@ class Link(Protocol):
         """Join the channel and begin to receive."""
         ...
 
-    async def publish(self, payload: bytes) -> None:
-        """Send one JSON message."""
+    async def publish(self, payload: bytes) -> int | None:
+        """Send one JSON message; its id, where there is a log."""
         ...
 
     async def drain(self, seconds: float) -> None:
@@ -149,10 +149,10 @@ class LogLink:
         )
         self._reading = asyncio.create_task(self._read(self._reader), name="bus_reader")
 
-    async def publish(self, payload: bytes) -> None:
-        """Append one JSON message to the log."""
+    async def publish(self, payload: bytes) -> int:
+        """Append one JSON message to the log; its id."""
         self._session.require_place()
-        await self._publisher.publish(payload)
+        return await self._publisher.publish(payload)
 
     async def drain(self, seconds: float) -> None:
         """Read no more, and wait until what was read is handled."""

@@ -116,7 +116,9 @@ def _check_busctl(arguments: Sequence[str], *, whole: bool) -> None:
     with command.make_context(arguments[0], list(arguments[1:]), parent=context, resilient_parsing=not whole):
         pass  # which closes the files that were opened
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    assert {word for word in arguments[1:] if word.startswith("-") and word != "-"} <= known | {"--help"}
+    # What comes after -- is another program's.
+    own = arguments[1 : arguments.index("--")] if "--" in arguments else arguments[1:]
+    assert {word for word in own if word.startswith("-") and word != "-"} <= known | {"--help"}
 
 
 def _check_module(name: str, arguments: Sequence[str]) -> None:

@@ -162,7 +162,7 @@ def test_bad_manifests(busctl: Busctl, write: Callable[..., str], tmp_path: Path
     assert done.stdout == ""
     error = done.stderr.splitlines()[-1] if "YAML" not in message else done.stderr
     assert error.startswith(f"error: {message}")
-    assert len(error) == len(f"error: {message}") or message.endswith(" ")
+    assert error.rstrip() == f"error: {message} [InvalidSpec]" or message.endswith(" ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "b").exists()
 

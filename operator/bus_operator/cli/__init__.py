@@ -5,6 +5,7 @@ import sys
 import click
 
 from bus_operator.cli.apply import apply
+from bus_operator.cli.dev import dev
 from bus_operator.cli.release_finalizers import release_finalizers
 from bus_operator.cli.upgrade_definitions import upgrade_definitions
 from bus_operator.errors import BusError
@@ -17,6 +18,7 @@ def cli() -> None:
 
 
 cli.add_command(apply)
+cli.add_command(dev)
 cli.add_command(upgrade_definitions)
 cli.add_command(release_finalizers)
 
