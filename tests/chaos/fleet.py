@@ -34,10 +34,12 @@ class Worker:
     Attributes:
         options: What it does.
         process: The process.
+        ready: It has joined, and does what signals tell it.
     """
 
     options: Options
     process: asyncio.subprocess.Process
+    ready: bool = False
 
     @property
     def name(self) -> str:
@@ -111,6 +113,7 @@ class Fleet:
             )
         self.workers.append(worker)
         await worker.expect("ready")
+        worker.ready = True
         return worker
 
     async def kill(self, worker: Worker) -> None:

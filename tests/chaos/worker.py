@@ -359,6 +359,8 @@ async def run(options: Options) -> int:
         # Also those that are tried again get their outcome then.
         await asyncio.gather(bus.stop(), task)
         recorder.write("ended", how="left")
+        # A signal that comes when the loop and its handlers are gone would be taken for its end.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, DELIVER})
     return REFUSED if bus.refused else 0
 
 

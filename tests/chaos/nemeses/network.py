@@ -225,7 +225,7 @@ class DoorbellsLost(Nemesis):
 
     async def begin(self, world: World) -> None:
         """Lose them."""
-        self._told = [worker for worker in world.workers if worker.options.relay]
+        self._told = [worker for worker in world.workers if worker.options.relay and worker.ready]
         self._signal(signal.SIGUSR2)
 
     async def end(self, world: World) -> None:
