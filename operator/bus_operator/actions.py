@@ -117,6 +117,24 @@ class DesiredChannel:
             max_bytes=spec.retention.max_bytes,
         )
 
+    @classmethod
+    def from_observed(cls, observed: ObservedChannel, owner_uid: Uid) -> "DesiredChannel":
+        """The channel as it is."""
+        return cls(
+            name=observed.name,
+            owner_uid=owner_uid,
+            owner_reference=observed.owner_reference or "",
+            durability=observed.durability,
+            self_delivery=observed.self_delivery,
+            max_peers=observed.max_peers,
+            max_message_bytes=observed.max_message_bytes,
+            max_connections=observed.max_connections,
+            peer_timeout=observed.peer_timeout,
+            max_age=observed.max_age,
+            max_messages=observed.max_messages,
+            max_bytes=observed.max_bytes,
+        )
+
     @property
     def unlogged(self) -> bool:
         """Whether the log is not to be in the server's write-ahead log."""

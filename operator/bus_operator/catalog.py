@@ -1,5 +1,6 @@
 """Reads what is there: the server, the installation, a channel. Changes nothing."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -176,11 +177,11 @@ class ChannelUsage(NamedTuple):
         )
 
 
-async def observe_database(connection: asyncpg.Connection) -> ObservedDatabase:
-    """Reads the server and, where there is one, the installation."""
+async def observe_database(connection: asyncpg.Connection, *, registry: bool = True) -> ObservedDatabase:
+    """Reads the server and, where there is one, the installation, unless `registry` is False."""
     row = await connection.fetchrow(sql.query("observe_database"))
     observed = dict(row)
-    if observed["schema_installed"] and observed["owns_as_owner_role"]:
+    if registry and observed["schema_installed"] and observed["owns_as_owner_role"]:
         installation = await connection.fetchrow(sql.query("observe_installation"))
         if installation is not None:
             observed |= {
@@ -190,6 +191,12 @@ async def observe_database(connection: asyncpg.Connection) -> ObservedDatabase:
                 "actual_fingerprint": await functions_fingerprint(connection),
             }
     return ObservedDatabase(**observed)
+
+
+async def schema_version(connection: asyncpg.Connection) -> int | None:
+    """The version of the installed schema; None while it is being installed for the first time."""
+    row = await connection.fetchrow(sql.query("observe_installation"))
+    return row["schema_version"] if row is not None else None
 
 
 async def functions_fingerprint(connection: asyncpg.Connection) -> str:
@@ -252,9 +259,17 @@ async def channel_owner(connection: asyncpg.Connection, name: str) -> str | None
     return owner
 
 
-async def databases(connection: asyncpg.Connection, prefix: str) -> dict[str, bool]:
-    """The server's databases whose names begin with `prefix`, and whether this administrator owns them."""
-    return {row["name"]: row["own"] for row in await connection.fetch(sql.query("databases"), prefix)}
+async def shards(connection: asyncpg.Connection, database: str) -> dict[int, bool]:
+    """The indexes of a database's shards that exist, but the first, and whether this administrator owns them."""
+    prefix = naming.shard_prefix(database)
+    found = await connection.fetch(sql.query("databases"), prefix)
+    named = {row["name"].removeprefix(prefix): row["own"] for row in found}
+    return {int(suffix): own for suffix, own in named.items() if re.fullmatch("[1-9][0-9]{0,2}", suffix)}
+
+
+async def channels_named(connection: asyncpg.Connection, name: str) -> list[str]:
+    """The wire names of the channels that are called so: the wire name itself, or its BusChannel's `namespace/name`."""
+    return [row["name"] for row in await connection.fetch(sql.query("channels_named"), name)]
 
 
 async def count_channels(connection: asyncpg.Connection) -> int:

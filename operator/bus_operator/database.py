@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
-from bus_operator import sql, tallies
+from bus_operator import sql
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
@@ -17,7 +18,9 @@ from bus_operator.errors import (
     SecretError,
     TransientError,
 )
-from bus_operator.model import ClientEndpoint
+
+if TYPE_CHECKING:  # importing the models takes longer than most commands of busctl
+    from bus_operator.model import ClientEndpoint
 
 APPLICATION_NAME = "pgmq-bus-operator"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -43,7 +46,7 @@ class Endpoint:
     database: str
     ssl_mode: str
 
-    def for_clients(self, override: ClientEndpoint) -> "Endpoint":
+    def for_clients(self, override: "ClientEndpoint") -> "Endpoint":
         """The address that pods get."""
         return Endpoint(
             host=override.host or self.host,
@@ -163,8 +166,23 @@ def _ssl_mode(settings: Mapping[str, str]) -> str:
     return mode
 
 
-async def open_session(admin: AdminConnection) -> asyncpg.Connection:
+_open: set[asyncpg.Connection] = set()
+
+
+def open_sessions() -> int:
+    """How many sessions this process has open as an administrator."""
+    return len(_open)
+
+
+async def open_session(
+    admin: AdminConnection, *, reader: str | None = None, patience: float = CONNECT_TIMEOUT
+) -> asyncpg.Connection:
     """An administrator's session with a pinned search_path and timeouts.
+
+    Args:
+        admin: How.
+        reader: The application's name, for a session in which the server refuses to write; None: it is the operator's.
+        patience: Seconds until the server counts as unreachable.
 
     Raises ConnectionFailedError and AuthenticationFailedError.
     """
@@ -176,7 +194,7 @@ async def open_session(admin: AdminConnection) -> asyncpg.Connection:
             password=admin.password,
             database=admin.endpoint.database,
             ssl=admin.endpoint.ssl_mode,
-            timeout=CONNECT_TIMEOUT,
+            timeout=patience,
             command_timeout=COMMAND_TIMEOUT,
             # A pooler in transaction mode in front of the server has no place for prepared statements.
             statement_cache_size=0,
@@ -184,8 +202,9 @@ async def open_session(admin: AdminConnection) -> asyncpg.Connection:
         try:
             await connection.execute(
                 "SET search_path = pg_catalog, pg_temp;"
-                f"SET application_name = '{APPLICATION_NAME}';"
-                "SET lock_timeout = '10s';"
+                f"SET application_name = '{reader or APPLICATION_NAME}';"
+                + ("SET default_transaction_read_only = on;" if reader else "")
+                + "SET lock_timeout = '10s';"
                 f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s';"
                 "SET check_function_bodies = off;"
                 "SET client_min_messages = warning"
@@ -193,8 +212,8 @@ async def open_session(admin: AdminConnection) -> asyncpg.Connection:
         except BaseException:
             connection.terminate()
             raise
-    tallies.session_opened()
-    connection.add_termination_listener(lambda _: tallies.session_closed())
+    _open.add(connection)
+    connection.add_termination_listener(_open.discard)
     return connection
 
 
@@ -228,7 +247,21 @@ async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
 
     Raises what `open_session` raises and, for what fails inside, what `translate` makes of it.
     """
-    connection = await open_session(admin)
+    async with _closed(admin, await open_session(admin)) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def connect_to_read(
+    admin: AdminConnection, reader: str = "busctl", patience: float = CONNECT_TIMEOUT
+) -> AsyncIterator[asyncpg.Connection]:
+    """The same, but the server refuses to write in it; arguments as of `open_session`."""
+    async with _closed(admin, await open_session(admin, reader=reader, patience=patience)) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def _closed(admin: AdminConnection, connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
     try:
         with translate(str(admin.endpoint)):
             yield connection

@@ -65,3 +65,9 @@ class ChannelConflictError(SpecError):
     """The wire name belongs to another BusChannel."""
 
     reason = "ChannelConflict"
+
+
+class NotFoundError(SpecError):
+    """There is no such object or channel."""
+
+    reason = "NotFound"

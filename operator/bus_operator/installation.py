@@ -53,7 +53,7 @@ async def _perform(
         if not any(isinstance(action, InstallSchema | GrantOwnerToSelf) for action in actions):
             await _lock_installation(connection, actions)
         for action in actions:
-            await _install(connection, action)
+            await perform(connection, action)
         if migration is not None and migration.current == migrations.GATED_VERSION:
             await migrations.make_channel_functions(connection)
 
@@ -78,7 +78,8 @@ async def _gate(connection: asyncpg.Connection, version: int) -> bool:
         return True
 
 
-async def _install(connection: asyncpg.Connection, action: InstallAction) -> None:
+async def perform(connection: asyncpg.Connection, action: InstallAction) -> None:
+    """Performs one step, within the transaction of its plan."""
     match action:
         case CreateGroupRole(role):
             await connection.execute(render.create_group_role(role))

@@ -24,8 +24,8 @@ from pydantic_core import ErrorDetails
 
 from bus_operator import naming
 
-GROUP = "pgmqbus.dev"
-VERSION = "v1alpha1"
+GROUP = naming.GROUP
+VERSION = naming.VERSION
 
 Uid = NewType("Uid", str)
 """A Kubernetes object's UID, or what `busctl` uses in its place."""

@@ -7,6 +7,10 @@ random, and the private registry says which channel they belong to.
 import secrets
 from dataclasses import dataclass
 
+GROUP = "pgmqbus.dev"
+VERSION = "v1alpha1"
+"""Of the API: what BusDatabases and BusChannels are resources of."""
+
 OWNER_ROLE = "pgmq_bus_owner"
 """NOLOGIN owner of the schemas, the functions and the logs."""
 

@@ -6,6 +6,7 @@ end of the overlap. What was issued and never published, because the operator wa
 given to nobody: the next look gives it another password and goes on with it.
 """
 
+import hashlib
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ class RotationRules:
             interval=parse_duration(spec.rotation_interval) if spec.rotation_interval is not None else None,
             overlap=parse_duration(spec.overlap),
         )
+
+
+def request_of(annotation: str | None) -> str | None:
+    """What is kept of the annotation that asks for a rotation: enough to tell whether it was answered."""
+    return hashlib.sha256(annotation.encode()).hexdigest()[:32] if annotation is not None else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The way of a channel's credentials as users see it: delivered to the Secret, told in Events, shown in the status."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +13,15 @@ from bus_operator.errors import BusError
 from bus_operator.inventory import Resource
 from bus_operator.kube import Kube
 from bus_operator.model import ChannelSpec
-from bus_operator.plan_credentials import RetiringLogin, RotationRules, is_wanted, next_look, next_step, retiring_logins
+from bus_operator.plan_credentials import (
+    RetiringLogin,
+    RotationRules,
+    is_wanted,
+    next_look,
+    next_step,
+    request_of,
+    retiring_logins,
+)
 from bus_operator.provision import ProvisionedChannel
 from bus_operator.reporting import Reporter
 from bus_operator.roles import IssuedCredential
@@ -40,7 +47,7 @@ class Rotation:
     def __init__(self, resource: Resource, spec: ChannelSpec, *, unused: timedelta) -> None:
         self.rules = replace(
             RotationRules.from_spec(spec.credentials),
-            request=hashlib.sha256(resource.rotate.encode()).hexdigest()[:32] if resource.rotate is not None else None,
+            request=request_of(resource.rotate),
             unused=unused,
         )
         self._resource = resource

@@ -1,11 +1,19 @@
 """Which BusDatabase a BusChannel is in, and which BusChannels want the same name there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from bus_operator.errors import ChannelConflictError, SpecError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.model import ChannelSpec, Uid
-from bus_operator.namespaces import Namespaces
+
+Labels = Mapping[str, str]
+
+
+class NamespaceLabels(Protocol):
+    """Knows the labels of namespaces."""
+
+    async def labels_of(self, name: str) -> Labels: ...  # noqa: D102
 
 
 class Selection:
@@ -16,7 +24,7 @@ class Selection:
         inventory: What the watches saw.
     """
 
-    def __init__(self, namespaces: Namespaces, inventory: Inventory) -> None:
+    def __init__(self, namespaces: NamespaceLabels, inventory: Inventory) -> None:
         self._namespaces = namespaces
         self._inventory = inventory
 

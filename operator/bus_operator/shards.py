@@ -5,7 +5,6 @@ channel is in the shard whose registry holds it, and stays there; one that is ne
 shard beyond the number that is wanted, left from before, gets no new channels and keeps those that it has.
 """
 
-import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ async def install(
     observed, actions, drift = await provision.keep(connection)
     done = {usable[0]: actions}
     channels = await catalog.count_channels(connection)
-    present = await _present(connection, admin)
+    present = await catalog.shards(connection, admin.endpoint.database)
     for index in sorted({*range(1, count), *(index for index, own in present.items() if own)}):
         name = naming.shard_database(admin.endpoint.database, index)
         shard = Shard(index, admin.for_database(name), takes_channels=index < count)
@@ -112,13 +111,6 @@ async def install(
             drift += found
     done = {shard: actions for shard, actions in done.items() if actions}
     return Report(Shards(tuple(usable), unseen), observed, channels, done, drift, failure)
-
-
-async def _present(connection: asyncpg.Connection, admin: AdminConnection) -> dict[int, bool]:
-    """The indexes of the shards whose databases exist, but the first, and whether this administrator owns them."""
-    prefix = naming.shard_prefix(admin.endpoint.database)
-    found = {name.removeprefix(prefix): own for name, own in (await catalog.databases(connection, prefix)).items()}
-    return {int(suffix): own for suffix, own in found.items() if re.fullmatch("[1-9][0-9]{0,2}", suffix)}
 
 
 async def _install(shard: Shard, connect: Connect) -> tuple[list[InstallAction], int, DriftReport] | None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from bus_operator import database
 from bus_operator.actions import Cause
 from bus_operator.drift import Repair
 from bus_operator.errors import BusError
@@ -72,6 +73,7 @@ _ended_credentials = Counter(
     "pgmq_bus_ended_credentials", "Replaced credentials that have ended: unused, or in use.", ["use"], registry=REGISTRY
 )
 _sessions = Gauge("pgmq_bus_database_sessions", "Sessions that the operator has open in databases.", registry=REGISTRY)
+_sessions.set_function(database.open_sessions)
 
 # A rate needs a value before the first event.
 for _kind in ("BusDatabase", "BusChannel"):
@@ -125,16 +127,6 @@ def admitted(outcome: str, seconds: float) -> None:
     """The webhook answered: injected, incomplete (injected, with warnings), unchanged or malformed."""
     _admissions.labels(outcome).inc()
     _admission_duration.observe(seconds)
-
-
-def session_opened() -> None:
-    """A session of the administrator began."""
-    _sessions.inc()
-
-
-def session_closed() -> None:
-    """It ended, whoever ended it."""
-    _sessions.dec()
 
 
 def repaired(repair: Repair) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Protocol
 
 from bus_operator import provision, shards, verification
-from bus_operator.actions import DesiredChannel
 from bus_operator.binding import binding_data, held_credential, is_current
 from bus_operator.cli import bindings
 from bus_operator.cli.manifests import Manifest, Manifests
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, SpecError
-from bus_operator.model import ChannelSpec, Uid
+from bus_operator.model import ChannelSpec
 from bus_operator.plan_credentials import RotationRules
 from bus_operator.roles import IssuedCredential
 from bus_operator.shards import Shards
@@ -55,6 +54,7 @@ async def apply(
         BusError: When the database cannot be used at all.
     """
     failed = 0
+    manifests.require_one_place()
     async with connect(admin) as connection:
         report = await shards.install(connection, admin, manifests.shards)
     for shard in report.shards.usable:
@@ -85,12 +85,7 @@ async def _apply_channel(where: Shards, channel: Manifest, root: Path | None, ob
     directory = root / channel.name if root is not None else None
     present = bindings.read(directory) if directory is not None else None
     held = held_credential(present)
-    desired = DesiredChannel.from_spec(
-        _with_room(channel.spec, observers),
-        namespace=channel.namespace,
-        name=channel.name,
-        uid=Uid(f"busctl:{channel.namespace}/{channel.name}"),
-    )
+    desired = channel.desired(_with_room(channel.spec, observers))
     last = where.index_of((present or {}).get("database"))
     rules = RotationRules.from_spec(channel.spec.credentials)
     async with shards.placed(where, desired.name, last) as (shard, connection):

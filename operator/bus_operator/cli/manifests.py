@@ -1,15 +1,16 @@
 """Reads manifests from files, as `kubectl apply -f` takes them."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from bus_operator.actions import DesiredChannel
 from bus_operator.errors import SpecError
-from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, describe
+from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Uid, describe
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the API server accepts as the name of a namespace and, by a rule of the definition, of a BusChannel."""
@@ -24,14 +25,37 @@ class Manifest:
     namespace: str
     name: str
     spec: ChannelSpec
+    body: Mapping[str, Any] = field(repr=False, compare=False)
+    """As it was written."""
 
     @property
     def wire_name(self) -> str:
         """The channel's name in the database."""
         return self.spec.wire_name(self.namespace, self.name)
 
+    def desired(self, spec: ChannelSpec) -> DesiredChannel:
+        """The channel as it is made without a cluster, with this spec."""
+        uid = Uid(f"busctl:{self.namespace}/{self.name}")
+        return DesiredChannel.from_spec(spec, namespace=self.namespace, name=self.name, uid=uid)
+
     def __str__(self) -> str:
         return f"BusChannel {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class DatabaseManifest:
+    """A BusDatabase manifest that was read and checked."""
+
+    namespace: str
+    name: str
+    spec: DatabaseSpec
+    body: Mapping[str, Any] = field(repr=False, compare=False)
+    """As it was written."""
+    where: str
+    """Which it is in which file."""
+
+    def __str__(self) -> str:
+        return f"BusDatabase {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -39,21 +63,40 @@ class Manifests:
     """What was in the files."""
 
     channels: list[Manifest]
-    shards: int
-    """How many databases the channels are spread over, as the BusDatabases in the files say."""
-    notes: list[str]
-    """A line about each document that is not applied, or not as a whole."""
+    databases: list[DatabaseManifest]
+    skipped: list[str]
+    """What is neither."""
+
+    @property
+    def notes(self) -> list[str]:
+        """A line about each document that is not applied to a database, or not as a whole."""
+        return [
+            *(f"of {database.where} only spec.shards is used: --database says where" for database in self.databases),
+            *(f"skipped {what}: only BusChannels are applied, --database says where" for what in self.skipped),
+        ]
+
+    @property
+    def shards(self) -> int:
+        """How many databases the channels are spread over, as the BusDatabases in the files say."""
+        return self.databases[0].spec.shards if self.databases else 1
+
+    def require_one_place(self) -> None:
+        """Raises SpecError where the BusDatabases cannot all stand for one database."""
+        for other in self.databases[1:]:
+            if other.spec.shards != self.shards:
+                both = f"{self.databases[0].where} and {other.where}"
+                raise SpecError(f"{both} have different spec.shards: apply them apart")
 
 
 def read_manifests(files: Sequence[IO[str]], default_namespace: str) -> Manifests:
-    """Reads BusChannels, and of BusDatabases how many shards they have.
+    """Reads BusChannels and BusDatabases.
 
     Raises:
         SpecError: For what is no YAML, no Kubernetes object, not valid, or there twice; names file and field.
     """
     channels: list[Manifest] = []
-    shards: dict[int, str] = {}
-    notes: list[str] = []
+    databases: list[DatabaseManifest] = []
+    skipped: list[str] = []
     for file in files:
         for document in _documents(file):
             kind, name = document.get("kind"), _metadata(document).get("name")
@@ -61,14 +104,13 @@ def read_manifests(files: Sequence[IO[str]], default_namespace: str) -> Manifest
             if kind == "BusChannel":
                 channels.append(_channel(file.name, document, default_namespace))
             elif kind == "BusDatabase":
-                shards.setdefault(_spec(file.name, document, DatabaseSpec).shards, what)
-                notes.append(f"of {what} only spec.shards is used: --database says where")
+                spec = _spec(file.name, document, DatabaseSpec)
+                namespace = _metadata(document).get("namespace") or default_namespace
+                databases.append(DatabaseManifest(str(namespace), str(name), spec, document, what))
             else:
-                notes.append(f"skipped {what}: only BusChannels are applied, --database says where")
+                skipped.append(what)
     _require_distinct(channels)
-    if len(shards) > 1:
-        raise SpecError(f"{' and '.join(shards.values())} have different spec.shards: apply them apart")
-    return Manifests(channels, next(iter(shards), 1), notes)
+    return Manifests(channels, databases, skipped)
 
 
 def _require_distinct(channels: Sequence[Manifest]) -> None:
@@ -130,7 +172,7 @@ def _channel(file: str, document: dict[str, Any], default_namespace: str) -> Man
     # Not for form's sake: the name becomes that of a directory.
     name = _label(file, "metadata.name", metadata["name"])
     namespace = _label(file, "metadata.namespace", metadata.get("namespace") or default_namespace)
-    return Manifest(namespace, name, spec)
+    return Manifest(namespace, name, spec, document)
 
 
 _Spec = TypeVar("_Spec", ChannelSpec, DatabaseSpec)

@@ -1,0 +1,143 @@
+"""Where a command reads: the cluster of a kubeconfig's context, or a database by its URI.
+
+Every reading command has the same options for that, says on standard error which one it is on, and is given a `Source`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from bus_operator.cluster_client import ClusterClient
+    from bus_operator.database import AdminConnection
+
+
+@dataclass(frozen=True)
+class ClusterSource:
+    """BusChannels and their statuses, with the caller's own rights."""
+
+    client: "ClusterClient" = field(repr=False)
+    namespace: str | None
+    """None: all namespaces."""
+
+    def key_of(self, channel: str) -> tuple[str, str]:
+        """Namespace and name of a BusChannel that the user calls `name` or `namespace/name`."""
+        namespace, _, name = channel.rpartition("/")
+        if namespace or self.namespace:
+            return namespace or str(self.namespace), name
+        raise click.UsageError(f"--all-namespaces names no BusChannel: write namespace/{name}, or use --namespace")
+
+    def __str__(self) -> str:
+        within = f"namespace {self.namespace}" if self.namespace else "all namespaces"
+        return f"{self.client.access.title}, {within}"
+
+
+@dataclass(frozen=True)
+class DatabaseSource:
+    """The registry in a database."""
+
+    admin: "AdminConnection"
+
+    def __str__(self) -> str:
+        endpoint = self.admin.endpoint
+        return f"database {endpoint.database} on {endpoint.host}:{endpoint.port}"
+
+
+Source = ClusterSource | DatabaseSource
+
+_CLUSTER_OPTIONS = {"kubeconfig": "--kubeconfig", "context": "--context", "namespace": "-n", "everywhere": "-A"}
+
+
+def source_options(*, all_namespaces: bool = True, announced: bool = True) -> Callable[[Callable[..., Any]], Any]:
+    """Gives a command the options that say where to read, and the result as `source`.
+
+    Args:
+        all_namespaces: Whether it has -A.
+        announced: Whether standard error is told which source it is.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @wraps(command)
+        def run(
+            *args: Any,
+            database: str | None,
+            kubeconfig: str | None,
+            context: str | None,
+            namespace: str | None,
+            everywhere: bool = False,
+            **options: Any,
+        ) -> Any:
+            source = open_source(_database(database), kubeconfig, context, namespace, everywhere=everywhere)
+            if announced:
+                click.echo(f"on {source}", err=True)
+            return command(*args, source=source, **options)
+
+        for option in reversed(_options(all_namespaces=all_namespaces)):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+def _options(*, all_namespaces: bool) -> list[Callable[..., Any]]:
+    options = [
+        click.option("-n", "--namespace", help="Namespace in the cluster; by default the context's."),
+        click.option("--context", help="The kubeconfig's context; by default the current one."),
+        click.option(
+            "--kubeconfig",
+            type=click.Path(dir_okay=False),
+            help="The kubeconfig; by default as kubectl finds it. In a pod without one: the pod's service account.",
+        ),
+        click.option(
+            "--database",
+            metavar="URI",
+            envvar="BUSCTL_DATABASE",
+            show_envvar=True,
+            help="Read a database instead of a cluster: an administrator's URI. Prefer the environment variable where"
+            " others can list processes.",
+        ),
+    ]
+    if all_namespaces:
+        everywhere = click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="All namespaces.")
+        options.insert(1, everywhere)
+    return options
+
+
+def _database(uri: str | None) -> str | None:
+    """The URI, unless it is only the environment's and the command line asks for a cluster."""
+    context = click.get_current_context()
+    asked = [text for name, text in _CLUSTER_OPTIONS.items() if _is_given(context, name)]
+    if uri is None or not asked:
+        return uri
+    if _is_given(context, "database"):
+        raise click.UsageError(f"--database reads a database, {asked[0]} a cluster: give one of them")
+    return None
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def open_source(
+    uri: str | None, kubeconfig: str | None, context: str | None, namespace: str | None, *, everywhere: bool = False
+) -> Source:
+    """Finds what is meant; connects to nothing yet.
+
+    Raises:
+        SpecError: When it cannot be found, or the URI is none.
+    """
+    if uri is not None:
+        from bus_operator.database import AdminConnection
+
+        return DatabaseSource(AdminConnection.from_uri(uri))
+    if namespace is not None and everywhere:
+        raise click.UsageError("give either --namespace or --all-namespaces")
+    from bus_operator import kubeconfig as kubeconfigs
+    from bus_operator.cluster_client import ClusterClient
+
+    access = kubeconfigs.find(kubeconfig, context)
+    return ClusterSource(ClusterClient(access), None if everywhere else namespace or access.namespace)

@@ -1,0 +1,32 @@
+"""Reads BusChannels for busctl: one list, however many there are."""
+
+from bus_operator import channel_view, naming
+from bus_operator.channel_view import ChannelView
+from bus_operator.cluster_client import ClusterClient
+from bus_operator.errors import NotFoundError, SpecError
+
+API = f"/apis/{naming.GROUP}/{naming.VERSION}"
+
+
+def path(plural: str, namespace: str | None, name: str | None = None) -> str:
+    """Where resources of ours are; no namespace stands for all of them."""
+    within = f"{API}/namespaces/{namespace}/{plural}" if namespace else f"{API}/{plural}"
+    return f"{within}/{name}" if name else within
+
+
+def list_channels(client: ClusterClient, namespace: str | None, label_selector: str | None = None) -> list[ChannelView]:
+    """The BusChannels of a namespace, or of all, by name."""
+    with_installation = "the cluster knows no BusChannels: install the operator's chart, or choose another context"
+    try:
+        bodies = list(client.items(path("buschannels", namespace), label_selector=label_selector))
+    except NotFoundError as exc:
+        raise SpecError(with_installation, reason="NotInstalled") from exc
+    return sorted(map(channel_view.from_resource, bodies), key=lambda view: (view.namespace or "", view.name or ""))
+
+
+def get_channel(client: ClusterClient, namespace: str, name: str) -> ChannelView:
+    """A BusChannel. Raises NotFoundError."""
+    try:
+        return channel_view.from_resource(client.get(path("buschannels", namespace, name)))
+    except NotFoundError as exc:
+        raise NotFoundError(f"there is no BusChannel {namespace}/{name}: busctl status -A shows all") from exc

@@ -1,0 +1,96 @@
+"""How busctl gets from a cluster into its databases: by a BusDatabase's Secret, if the user may read that."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from bus_operator.channel_reader import Holding
+from bus_operator.channel_view import ChannelView
+from bus_operator.cluster_channels import path
+from bus_operator.cluster_client import ClusterClient
+from bus_operator.database import AdminConnection
+from bus_operator.errors import BusError, SecretError, SpecError
+
+_OPERATORS = "/apis/apps/v1/deployments?labelSelector=app.kubernetes.io%2Fname%3Dpgmq-bus&limit=1"
+
+
+def holdings(client: ClusterClient, views: Iterable[ChannelView]) -> tuple[list[Holding], list[BusError]]:
+    """The databases that hold these channels, and why some of them cannot be looked into.
+
+    A channel that is in no database yet is left out.
+    """
+    by_database: dict[tuple[str, str], list[ChannelView]] = {}
+    for view in views:
+        if view.place is not None and view.place.namespace is not None and view.channel is not None:
+            by_database.setdefault((view.place.namespace, view.place.name), []).append(view)
+
+    def hold(key: tuple[str, str]) -> Holding | BusError:
+        held = by_database[key]
+        shards = {view.place.shard for view in held if view.place is not None}
+        try:
+            admin = admin_of(client, *key)
+        except BusError as exc:
+            return exc
+        names = tuple(view.channel for view in held if view.channel is not None)
+        return Holding(admin, names, shards.pop() if len(shards) == 1 else None)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        found = list(pool.map(hold, by_database))
+    return [item for item in found if isinstance(item, Holding)], [item for item in found if isinstance(item, BusError)]
+
+
+def admin_of(client: ClusterClient, namespace: str, name: str) -> AdminConnection:
+    """The administrator's way into a BusDatabase.
+
+    Raises:
+        SpecError: When it or its Secret is not there, or may not be read; the message says what helps.
+    """
+    with _explained(client, namespace, name):
+        spec = client.get(path("busdatabases", namespace, name))["spec"]
+    return admin_by_secret(client, namespace, name, spec["connectionSecretRef"])
+
+
+def admin_by_secret(client: ClusterClient, namespace: str, name: str, reference: Mapping[str, Any]) -> AdminConnection:
+    """The administrator's way into a BusDatabase with this `connectionSecretRef`. Raises as `admin_of` does."""
+    with _explained(client, namespace, name):
+        secret = client.get(f"/api/v1/namespaces/{namespace}/secrets/{reference['name']}")
+    described = f"Secret {namespace}/{reference['name']}"
+    try:
+        return AdminConnection.from_secret(entries(secret), reference.get("key") or "uri")
+    except SecretError as exc:
+        raise SecretError(f"{described}: {exc}") from exc
+
+
+def entries(secret: Mapping[str, Any]) -> dict[str, str]:
+    """What a Secret holds, as the API server sends it. Raises SecretError for what is no text."""
+    try:
+        return {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+    except (binascii.Error, UnicodeDecodeError) as exc:
+        raise SecretError("it holds binary data") from exc
+
+
+@contextmanager
+def _explained(client: ClusterClient, namespace: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except SpecError as exc:
+        if exc.reason != "Forbidden":
+            raise
+        raise SpecError(
+            f"{exc}. Only with that can BusDatabase {namespace}/{name} be looked into from here; the operator can:"
+            f" {in_operator(client)}",
+            reason="Forbidden",
+        ) from exc
+
+
+def in_operator(client: ClusterClient) -> str:
+    """How to run busctl where every database can be reached and read: in the operator's pod."""
+    try:
+        metadata = client.get(_OPERATORS)["items"][0]["metadata"]
+    except (BusError, LookupError):
+        # A hint, for users who may not list Deployments as well.
+        return "kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl ... (NAMESPACE: the operator's)"
+    return f"kubectl exec -n {metadata['namespace']} deploy/{metadata['name']} -- busctl ..."

@@ -1,0 +1,108 @@
+"""A peer as busctl shows it. Pure: no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from bus_operator.channel_view import brief_age
+from bus_operator.status import timestamp
+
+STALLED_SECONDS = 30.0
+"""How old a message may become that a live peer has not acknowledged. The runtime acknowledges within two seconds of
+handling, so that its handlers take as long, or hang."""
+
+State = Literal["Ok", "Stalled", "Away"]
+
+
+@dataclass(frozen=True)
+class PeerView:
+    """What the database knows of one peer."""
+
+    channel: str
+    owner: str | None
+    """Its BusChannel, `namespace/name`."""
+    host: str | None
+    """What it calls its host: the pod's name."""
+    application: str | None
+    durable: str | None
+    """The durable peer's name; None for one that lives as long as its process."""
+    runtime: str | None
+    """Client library and version."""
+    is_foreign: bool
+    """Whether it speaks the reference client's protocol."""
+    generation: int | None
+    """Of the credential it was heard of with; None: that is registered no more."""
+    is_retired: bool
+    """Whether that credential was replaced."""
+    wake: str
+    behind: int
+    """Messages that it has not acknowledged."""
+    behind_seconds: float | None
+    """The age of the first of them."""
+    last_seen: datetime
+    silent_seconds: float
+    """How long ago that is, by the server's clock."""
+    joined_at: datetime
+    is_live: bool
+    """Whether it was heard of within the channel's peerTimeout."""
+    redelivered: int
+    lost: int
+    """Messages given to it again; trimmed before it had read them."""
+
+    @property
+    def state(self) -> State:
+        """Ok; Stalled: it is there and does not get on; Away: it is durable, or died, and was not heard of for long."""
+        if not self.is_live:
+            return "Away"
+        return "Stalled" if self.behind and (self.behind_seconds or 0) > STALLED_SECONDS else "Ok"
+
+    @property
+    def credential(self) -> str:
+        """Which generation, and whether it is not the current one."""
+        if self.generation is None:
+            return "ended"
+        return f"{self.generation} (retired)" if self.is_retired else str(self.generation)
+
+    @property
+    def behind_text(self) -> str:
+        """Messages, and the age of the first: `120 (35s)`."""
+        if self.behind_seconds is None:
+            return str(self.behind)
+        return f"{self.behind} ({brief_age(timedelta(seconds=self.behind_seconds))})"
+
+    @property
+    def client(self) -> str | None:
+        """Library and version, as far as it told."""
+        return self.runtime or ("pipecat" if self.is_foreign else None)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The documented shape; null for what is not known."""
+        namespace, _, name = (self.owner or "").partition("/")
+        return {
+            "channel": self.channel,
+            "namespace": namespace or None,
+            "name": name or None,
+            "pod": self.host,
+            "application": self.application,
+            "peer": self.durable,
+            "state": self.state,
+            "credentialGeneration": self.generation,
+            "credentialRetired": self.is_retired,
+            "runtime": self.client,
+            "wake": self.wake,
+            "behindMessages": self.behind,
+            "behindSeconds": round(self.behind_seconds, 3) if self.behind_seconds is not None else None,
+            "lastSeenTime": timestamp(self.last_seen),
+            "joinedTime": timestamp(self.joined_at),
+            "redelivered": self.redelivered,
+            "lost": self.lost,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "PeerView":
+        """Reads a row of `queries/peers.sql`."""
+        values = dict(row)
+        reference = values.pop("owner_reference")
+        return cls(owner=reference.partition("@")[0] if reference else None, **values)

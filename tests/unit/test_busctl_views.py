@@ -1,0 +1,117 @@
+"""What busctl makes of what it reads: channels, peers, rates, differences, statements of a plan."""
+
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bus_operator import channel_view
+from bus_operator.cli.output import Cell, Column, table_lines
+from bus_operator.cluster_plan import differences
+from bus_operator.dry_run import Recorder
+from bus_operator.peer_view import STALLED_SECONDS, PeerView
+from bus_operator.throughput import Sample, rate
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172799, "47h"), (172800, "2d")],
+)
+def test_ages(seconds: int, text: str) -> None:
+    assert channel_view.brief_age(timedelta(seconds=seconds)) == text
+
+
+def body(**changed: Any) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True", "reason": "Ready", "message": "fine", "observedGeneration": 3}
+    metadata = {"namespace": "shop", "name": "orders", "generation": 3} | changed.pop("metadata", {})
+    return {"metadata": metadata, "status": {"conditions": [ready]}} | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "ready", "reason"),
+    [
+        ({}, "True", "Ready"),
+        ({"metadata": {"generation": 4}}, "Unknown", "NotReconciledYet"),
+        ({"status": {}}, "Unknown", "NotReconciledYet"),
+        ({"metadata": {"deletionTimestamp": "now"}}, "False", "Deleting"),
+    ],
+)
+def test_readiness_of_a_resource(changed: dict[str, Any], ready: str, reason: str) -> None:
+    view = channel_view.from_resource(body(**changed))
+    assert (view.ready, view.reason, view.is_healthy) == (ready, reason, ready == "True")
+
+
+PEER = PeerView(
+    channel="shop.orders", owner="shop/orders", host="web-0", application=None, durable=None, runtime=None,
+    is_foreign=False, generation=2, is_retired=False, wake="doorbell", behind=0, behind_seconds=None, last_seen=NOW,
+    silent_seconds=1.0, joined_at=NOW, is_live=True, redelivered=0, lost=0,
+)  # fmt: skip
+
+
+def test_states_of_a_peer() -> None:
+    late = replace(PEER, behind=5, behind_seconds=STALLED_SECONDS + 1)
+    assert (PEER.state, late.state, replace(late, is_live=False).state) == ("Ok", "Stalled", "Away")
+    assert replace(PEER, behind=5, behind_seconds=1.0).state == "Ok"
+    assert (PEER.behind_text, late.behind_text) == ("0", "5 (31s)")
+    assert (replace(PEER, is_retired=True).credential, replace(PEER, generation=None).credential) == (
+        "2 (retired)", "ended",
+    )  # fmt: skip
+
+
+def sample(at: float, published: int, **acknowledged: int) -> Sample:
+    peers = {int(peer[1:]): position for peer, position in acknowledged.items()}
+    return Sample(("db", 1), "shop.orders", "shop/orders", at, published, peers, 0, None)
+
+
+def test_rates() -> None:
+    first = sample(10.0, 100, p1=90, p2=100)
+    assert (rate(None, first).published, rate(None, first).delivered) == (None, None)
+    # p3 joined at the head, which is no delivery; p2 has left.
+    second = rate(first, sample(12.0, 140, p1=130, p3=140))
+    assert (second.published, second.delivered) == (20.0, 20.0)
+    assert second.as_json["publishedPerSecond"] == 20.0
+    # A registry that was made anew counts from zero.
+    anew = rate(first, sample(12.0, 3, p1=3))
+    assert (anew.published, anew.delivered) == (0, 0)
+    assert rate(first, sample(9.0, 140)).published is None
+
+
+def test_differences_are_told_field_by_field() -> None:
+    before = {"limits": {"maxPeers": 64}, "durability": "Sync"}
+    after = {"limits": {"maxPeers": 128, "maxConnections": 3}, "durability": "Sync"}
+    assert list(differences(before, after, "spec")) == [
+        "spec.limits.maxConnections from nothing to 3", "spec.limits.maxPeers from 64 to 128",
+    ]  # fmt: skip
+
+
+async def test_a_recorder_keeps_what_is_not_rolled_back() -> None:
+    recorder = Recorder(None)
+    async with recorder.transaction():
+        await recorder.execute("SELECT 1")
+    savepoint = recorder.transaction()
+    await savepoint.start()
+    await recorder.execute("SELECT 2")
+    await savepoint.rollback()
+    with contextlib.suppress(RuntimeError):
+        async with recorder.transaction():
+            await recorder.execute("SELECT 3")
+            raise RuntimeError
+    await recorder.execute("ALTER ROLE x PASSWORD 'SCRAM-SHA-256$4096:c2FsdA==$a:b'", "SCRAM-SHA-256$4096:x$y:z", 5)
+    first, last = recorder.statements
+    assert first.text == "SELECT 1"
+    assert (last.text, last.arguments) == ("ALTER ROLE x PASSWORD 'SCRAM-SHA-256$...'", ("SCRAM-SHA-256$...", 5))
+
+
+def test_tables_are_plain_and_command_no_terminal() -> None:
+    columns = (Column("NAME"), Column("COUNT", right=True), Column("MORE", wide=True))
+    rows: list[list[Cell]] = [["ordérs", 5, None], [("evil\x1b[2J\nname", "red"), None, "x"]]
+    assert table_lines(columns, rows) == [
+        "NAME            COUNT",
+        "ordérs              5",
+        "evil\ufffd[2J\ufffdname       -",
+    ]
+    assert table_lines(columns, [["注文", 1, "m"]], wide=True) == ["NAME   COUNT   MORE", "注文       1   m"]
