@@ -79,7 +79,7 @@ def find(path: str | None = None, context: str | None = None) -> ClusterAccess:
         return _Merged(found).access(context)
     if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists():
         return _in_cluster()
-    looked_at = " or ".join(map(str, files))
+    looked_at = " or ".join(map(str, files)) or "~/.kube/config"
     raise KubeconfigError(
         f"there is no kubeconfig at {looked_at}, and this is no pod with a service account: name one with --kubeconfig,"
         " or a database with --database"
@@ -88,7 +88,13 @@ def find(path: str | None = None, context: str | None = None) -> ClusterAccess:
 
 def _default_files() -> list[Path]:
     named = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return [Path(part) for part in named] or [Path.home() / ".kube" / "config"]
+    if named:
+        return [Path(part) for part in named]
+    try:
+        return [Path.home() / ".kube" / "config"]
+    except RuntimeError:
+        # As in a container whose user is a number only.
+        return []
 
 
 def _in_cluster() -> ClusterAccess:

@@ -119,6 +119,10 @@ async def test_what_changes_and_what_cannot_be(database: postgres.Database, busc
         "reason": "ChannelConflict",
         "message": "channel 'shop.audit' belongs to BusChannel test/test: choose another spec.channel",
     }
+    # A namespace is that of manifests that name none, as for apply.
+    nameless = manifest("orders") | {"metadata": {"name": "orders"}}
+    shown, _ = busctl("plan", database.dsn, nameless, options=("-n", "team"), code=CHANGES)
+    assert "  + create channel 'team.orders'" in shown.splitlines()
     shown, _ = busctl("plan", database.dsn, manifest("audit"), code=1)
     assert "  ! ChannelConflict: channel 'shop.audit' belongs to BusChannel test/test" in shown
 

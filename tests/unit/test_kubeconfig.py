@@ -59,8 +59,15 @@ def test_a_pod_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (found.server, found.namespace, found.credential.token) == ("https://[fd00::1]:443", "bus", "t")
     with pytest.raises(KubeconfigError, match="there is no kubeconfig"):
         kubeconfig.find(context="prod")
+    with monkeypatch.context() as homeless:
+        homeless.setattr(Path, "home", _nowhere)
+        assert kubeconfig.find().namespace == "bus"
     write(tmp_path / ".kube" / "config", configuration("home"))
     assert kubeconfig.find().server == "https://home:6443"
+
+
+def _nowhere() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_files_are_relative_to_the_kubeconfig(tmp_path: Path) -> None:

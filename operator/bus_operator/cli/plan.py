@@ -72,7 +72,7 @@ class Planned:
     required=True,
     help="File with manifests; - reads standard input. May be given several times.",
 )
-@source_options(all_namespaces=False)
+@source_options(all_namespaces=False, reads=False)
 @click.option(
     "--bindings",
     "root",
@@ -100,7 +100,7 @@ def plan(
     """
     from bus_operator.cli.manifests import read_manifests
 
-    namespace = source.namespace or "default" if isinstance(source, ClusterSource) else "default"
+    namespace = source.namespace or "default"
     manifests = read_manifests(files, namespace)
     if isinstance(source, ClusterSource):
         if root is not None:

@@ -3,7 +3,7 @@
 Every reading command has the same options for that, says on standard error which one it is on, and is given a `Source`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ class DatabaseSource:
     """The registry in a database."""
 
     admin: "AdminConnection"
+    namespace: str = "default"
+    """That of manifests that name none."""
 
     def __str__(self) -> str:
         endpoint = self.admin.endpoint
@@ -49,15 +51,17 @@ class DatabaseSource:
 
 Source = ClusterSource | DatabaseSource
 
-_CLUSTER_OPTIONS = {"kubeconfig": "--kubeconfig", "context": "--context", "namespace": "-n", "everywhere": "-A"}
+_CLUSTER_OPTIONS = ("kubeconfig", "context")
+_NAMESPACE_OPTIONS = ("namespace", "everywhere")
+_CLUSTER_WORDS = {"kubeconfig": "--kubeconfig", "context": "--context", "namespace": "-n", "everywhere": "-A"}
 
 
-def source_options(*, all_namespaces: bool = True, announced: bool = True) -> Callable[[Callable[..., Any]], Any]:
+def source_options(*, all_namespaces: bool = True, reads: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """Gives a command the options that say where to read, and the result as `source`.
 
     Args:
         all_namespaces: Whether it has -A.
-        announced: Whether standard error is told which source it is.
+        reads: Whether a namespace is one to read in, and so of a cluster; else it is that of manifests that name none.
     """
 
     def decorate(command: Callable[..., Any]) -> Any:
@@ -71,21 +75,24 @@ def source_options(*, all_namespaces: bool = True, announced: bool = True) -> Ca
             everywhere: bool = False,
             **options: Any,
         ) -> Any:
-            source = open_source(_database(database), kubeconfig, context, namespace, everywhere=everywhere)
-            if announced:
-                click.echo(f"on {source}", err=True)
+            uri = _database(database, [*_CLUSTER_OPTIONS, *(_NAMESPACE_OPTIONS if reads else ())])
+            source = open_source(uri, kubeconfig, context, namespace, everywhere=everywhere)
+            click.echo(f"on {source}", err=True)
             return command(*args, source=source, **options)
 
-        for option in reversed(_options(all_namespaces=all_namespaces)):
+        for option in reversed(_options(all_namespaces=all_namespaces, reads=reads)):
             run = option(run)
         return run
 
     return decorate
 
 
-def _options(*, all_namespaces: bool) -> list[Callable[..., Any]]:
+def _options(*, all_namespaces: bool, reads: bool) -> list[Callable[..., Any]]:
+    namespace = "Namespace in the cluster; by default the context's."
+    if not reads:
+        namespace = "Namespace of manifests that name none; by default the context's, with --database: default."
     options = [
-        click.option("-n", "--namespace", help="Namespace in the cluster; by default the context's."),
+        click.option("-n", "--namespace", help=namespace),
         click.option("--context", help="The kubeconfig's context; by default the current one."),
         click.option(
             "--kubeconfig",
@@ -107,10 +114,10 @@ def _options(*, all_namespaces: bool) -> list[Callable[..., Any]]:
     return options
 
 
-def _database(uri: str | None) -> str | None:
+def _database(uri: str | None, of_clusters: Sequence[str]) -> str | None:
     """The URI, unless it is only the environment's and the command line asks for a cluster."""
     context = click.get_current_context()
-    asked = [text for name, text in _CLUSTER_OPTIONS.items() if _is_given(context, name)]
+    asked = [_CLUSTER_WORDS[name] for name in of_clusters if _is_given(context, name)]
     if uri is None or not asked:
         return uri
     if _is_given(context, "database"):
@@ -133,7 +140,7 @@ def open_source(
     if uri is not None:
         from bus_operator.database import AdminConnection
 
-        return DatabaseSource(AdminConnection.from_uri(uri))
+        return DatabaseSource(AdminConnection.from_uri(uri), namespace or "default")
     if namespace is not None and everywhere:
         raise click.UsageError("give either --namespace or --all-namespaces")
     from bus_operator import kubeconfig as kubeconfigs
