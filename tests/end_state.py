@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 import asyncpg
 
-from bus_operator import drift_repair
+from bus_operator import drift_look
 
 State = dict[str, list[str]]
 
@@ -85,7 +85,7 @@ async def end_state(
     for row in rows:
         log = await session.fetch(f"select msg_id, message from pgmq.q_{row['queue']} order by msg_id")
         state[f"log of {told(row['name'])}"] = [f"{number} {message}" for number, message in log]
-    state["drift"] = [told(str(item)) for item in await drift_repair.look(session, fingerprint=True)]
+    state["drift"] = [told(str(item)) for item in await drift_look.look(session, fingerprint=True)]
     return state
 
 

@@ -5,7 +5,8 @@ from datetime import timedelta
 from enum import StrEnum
 
 from bus_operator.catalog import ObservedChannel
-from bus_operator.model import VERIFIER_CONNECTIONS, ChannelSpec, Uid, parse_duration
+from bus_operator.model import ChannelSpec, Uid, parse_duration
+from bus_operator.naming import VERIFIER_CONNECTIONS
 
 
 @dataclass(frozen=True)

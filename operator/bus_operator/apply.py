@@ -1,6 +1,5 @@
 """Performs what was planned for a channel. Each plan runs in one transaction: it is there as a whole or not at all."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,11 +42,6 @@ LOCK_TIMEOUT = 3
 
 REWRITE_TIMEOUT = 600.0
 """Seconds that rewriting a log may take."""
-
-
-def channel_functions_digest() -> str:
-    """A digest of the templates of a channel's functions that this operator ships."""
-    return hashlib.sha256("\n".join(sql.channel_functions()).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -211,7 +205,7 @@ async def _install_functions(connection: asyncpg.Connection, target: _Target, *,
         await _drop_functions(connection, target.queue)
         await _create_functions(connection, target)
     actual = await catalog.channel_functions_fingerprint(connection, target.id, target.queue)
-    fingerprint = stored_fingerprint(channel_functions_digest(), actual)
+    fingerprint = stored_fingerprint(sql.channel_functions_digest(), actual)
     await connection.execute(sql.query("record_channel_functions"), target.id, fingerprint)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from bus_operator import apply, catalog, drift_repair, installation, plan, sql
+from bus_operator import apply, catalog, drift_look, drift_repair, installation, plan, sql
 from bus_operator.actions import DesiredChannel, GrantOwnerToSelf
 from bus_operator.drift import Repair
 from bus_operator.errors import SpecError
@@ -142,10 +142,10 @@ async def installation_of(connection: asyncpg.Connection) -> DryRun:
         SpecError: When the server cannot be used as it is.
     """
     recorder: Any = Recorder(connection)
-    found = await drift_repair.look(connection)
+    found = await drift_look.look(connection)
     await drift_repair.repair(recorder, found)
     observed = await catalog.observe_database(connection)
-    planned = plan.plan_installation(observed, sql.schema_version(), installation.functions_digest())
+    planned = plan.plan_installation(observed, sql.schema_version(), sql.functions_digest())
     for action in planned:
         await installation.perform(recorder, action)
     left = {Repair.REPORT, Repair.CREDENTIAL}
@@ -197,7 +197,7 @@ async def channel_of(
         before,
         held,
         yielding,
-        functions_digest=apply.channel_functions_digest(),
+        functions_digest=sql.channel_functions_digest(),
         rotation=rotation,
         binding_wanted=binding_wanted,
     )

@@ -1,13 +1,11 @@
 """Performs an installation plan, in one transaction: it is there as a whole or not at all."""
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 
 import asyncpg
-from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
 
-from bus_operator import catalog, migrations, naming, render, sql
+from bus_operator import catalog, migrations, naming, pgmq_sql, render, sql
 from bus_operator.actions import (
     CreateGroupRole,
     GrantConnect,
@@ -20,11 +18,6 @@ from bus_operator.actions import (
 )
 from bus_operator.plan import stored_fingerprint
 from bus_operator.roles import as_owner, execute, overtaken
-
-
-def functions_digest() -> str:
-    """A digest of the function texts and privileges that this operator ships."""
-    return hashlib.sha256("\n".join((*sql.functions(), sql.privileges())).encode()).hexdigest()[:32]
 
 
 async def apply_installation(connection: asyncpg.Connection, actions: Sequence[InstallAction]) -> None:
@@ -89,7 +82,7 @@ async def perform(connection: asyncpg.Connection, action: InstallAction) -> None
             await connection.execute("CREATE EXTENSION pgmq")
             await execute(connection, render.grant_pgmq())
         case InstallPgmq(extension=False):
-            await connection.execute(get_embedded_install_sql())
+            await connection.execute(pgmq_sql.install_sql())
             await execute(connection, render.grant_pgmq())
         case GrantConnect():
             database = await connection.fetchval("SELECT current_database()")
@@ -111,7 +104,7 @@ async def perform(connection: asyncpg.Connection, action: InstallAction) -> None
                 await _create_functions(connection)
             await connection.execute(render.public_schema_create(allow=False))
             actual = await catalog.functions_fingerprint(connection)
-            await _record(connection, version, stored_fingerprint(functions_digest(), actual))
+            await _record(connection, version, stored_fingerprint(sql.functions_digest(), actual))
 
 
 async def _replace_functions(connection: asyncpg.Connection) -> bool:
@@ -141,5 +134,5 @@ async def _create_functions(connection: asyncpg.Connection) -> None:
 
 async def _record(connection: asyncpg.Connection, version: int, fingerprint: str | None) -> None:
     extension = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'pgmq'")
-    bundled = None if extension else get_embedded_sql_version()
+    bundled = None if extension else pgmq_sql.version()
     await connection.execute(sql.query("record_installation"), version, fingerprint, bundled)

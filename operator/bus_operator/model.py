@@ -230,10 +230,6 @@ class Retention(_Spec):
     max_bytes: Annotated[Int, Field(ge=65_536, le=_BIGINT)] | None = None
 
 
-VERIFIER_CONNECTIONS = 1
-"""What each login may have beyond `limits.maxConnections`: the operator logs in as it, to see what it can do."""
-
-
 class Limits(_Spec):
     """`limits`: what a channel may cost."""
 

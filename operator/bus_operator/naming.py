@@ -11,6 +11,9 @@ GROUP = "pgmqbus.dev"
 VERSION = "v1alpha1"
 """Of the API: what BusDatabases and BusChannels are resources of."""
 
+VERIFIER_CONNECTIONS = 1
+"""What each login may have beyond `limits.maxConnections`: the operator logs in as it, to see what it can do."""
+
 OWNER_ROLE = "pgmq_bus_owner"
 """NOLOGIN owner of the schemas, the functions and the logs."""
 

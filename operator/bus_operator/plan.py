@@ -24,13 +24,11 @@ from bus_operator.actions import (
     UpdateChannel,
 )
 from bus_operator.catalog import ChannelCounts, ObservedChannel, ObservedDatabase
-from bus_operator.errors import ChannelConflictError, SpecError
+from bus_operator.errors import ChannelConflictError
 from bus_operator.model import Uid
 from bus_operator.naming import CLIENT_ROLE, OWNER_ROLE
+from bus_operator.obstacles import obstacles
 from bus_operator.plan_credentials import HeldCredential, RotationRules, plan_credentials
-
-MINIMUM_SERVER = 150000
-"""PostgreSQL 15: the first whose schema `public` is closed by default, and the oldest that is tested."""
 
 
 def plan_installation(observed: ObservedDatabase, schema_version: int, functions_digest: str) -> list[InstallAction]:
@@ -44,20 +42,8 @@ def plan_installation(observed: ObservedDatabase, schema_version: int, functions
     Raises:
         SpecError: When the server cannot be used as it is; the message says what to change.
     """
-    if observed.server_version_num < MINIMUM_SERVER:
-        raise SpecError(f"PostgreSQL {observed.server_version} is too old: use 15 or newer", reason="UnsupportedServer")
-    if observed.public_is_writable:
-        raise SpecError(
-            "every role may create objects in schema public or pgmq, where they could stand in for the bus functions:"
-            " run REVOKE CREATE ON SCHEMA public FROM PUBLIC (and the same for pgmq)",
-            reason="PublicSchemaWritable",
-        )
-    if observed.schema_version is not None and observed.schema_version > schema_version:
-        raise SpecError(
-            f"the database has schema version {observed.schema_version}, newer than this operator's {schema_version}:"
-            " upgrade the operator",
-            reason="SchemaTooNew",
-        )
+    for obstacle in obstacles(observed, schema_version):
+        raise obstacle
     if observed.schema_installed and not observed.owns_as_owner_role:
         # Another administrator installed it: what the registry says can be read, and the rest planned, only after this.
         return [GrantOwnerToSelf()]

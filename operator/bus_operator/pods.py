@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bus_operator.injection import INJECTED_ANNOTATION
-from bus_operator.inventory import Key
-from bus_operator.model import Uid
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, labels_of, requested_channels, shown
+
+if TYPE_CHECKING:  # importing the models takes longer than most commands of busctl
+    from bus_operator.inventory import Key
+    from bus_operator.model import Uid
 
 GRACE = timedelta(minutes=1)
 """How long a pod may wait for a BusChannel that is created after it, as when both are in one manifest."""
@@ -23,7 +25,7 @@ class Pod:
 
     namespace: str
     name: str
-    uid: Uid
+    uid: "Uid"
     created: datetime
     deleting: bool
     channels: tuple[str, ...]
@@ -42,7 +44,7 @@ class Pod:
         return {"kind": "Pod", "namespace": self.namespace, "name": self.name}
 
     @property
-    def key(self) -> Key:
+    def key(self) -> "Key":
         """Namespace and name."""
         return self.namespace, self.name
 
@@ -63,7 +65,7 @@ class Pod:
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
-            uid=Uid(metadata["uid"]),
+            uid=metadata["uid"],
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
             deleting="deletionTimestamp" in metadata,
             channels=asked.channels,
@@ -83,7 +85,7 @@ class MissingBinding:
     """The BusChannels that the pod was created without."""
 
 
-def missing_binding(pod: Pod, exists: Callable[[Key], bool], now: datetime) -> MissingBinding | None:
+def missing_binding(pod: Pod, exists: Callable[["Key"], bool], now: datetime) -> MissingBinding | None:
     """What a pod lacks; None when it has everything, or may still get it.
 
     Args:

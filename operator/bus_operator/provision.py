@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from bus_operator import apply, catalog, drift_repair, installation, plan, sql, usage
+from bus_operator import apply, catalog, drift_look, drift_repair, installation, plan, sql, usage
 from bus_operator.actions import (
     ChannelAction,
     DeletionAction,
@@ -48,12 +48,12 @@ async def install(
     done: list[InstallAction] = []
     for _ in range(_INSTALLATION_ROUNDS):
         observed = await catalog.observe_database(connection)
-        actions = plan.plan_installation(observed, sql.schema_version(), installation.functions_digest())
+        actions = plan.plan_installation(observed, sql.schema_version(), sql.functions_digest())
         if not actions:
             break
         anew = any(isinstance(action, InstallFunctions) and not action.in_place for action in actions)
         if anew and drift is not None and all(item.channel is not None for item in drift):
-            found = await drift_repair.look(connection, fingerprint=True)
+            found = await drift_look.look(connection, fingerprint=True)
             await drift_repair.repair(connection, found)
             drift += [item for item in found if item not in drift]
         await installation.apply_installation(connection, actions)
@@ -65,7 +65,7 @@ async def install(
 
 async def keep(connection: asyncpg.Connection) -> tuple[ObservedDatabase, list[InstallAction], DriftReport]:
     """Brings a database up to date, and puts right what was changed in it by hand. Returns also what that was."""
-    found = await drift_repair.look(connection)
+    found = await drift_look.look(connection)
     await drift_repair.repair(connection, found)
     observed, done = await install(connection, found)
     return observed, done, await drift_repair.report(connection, found)
@@ -124,7 +124,7 @@ async def provision(
         before,
         held,
         yielding,
-        functions_digest=apply.channel_functions_digest(),
+        functions_digest=sql.channel_functions_digest(),
         rotation=rotation,
         binding_wanted=binding_wanted,
     )
@@ -162,7 +162,7 @@ async def _drift(
     functions = any(isinstance(action, InstallChannelFunctions) and not action.in_place for action in actions)
     if not functions and not any(isinstance(action, RepairRole | RecreateLog | IssueCredential) for action in actions):
         return ()
-    found = await drift_repair.look(connection, observed.id)
+    found = await drift_look.look(connection, observed.id)
     own = tuple(item for item in found if item.repair in _BY_CHANNEL)
     if functions and not found:
         return (*own, Difference("its functions in pgmq_bus_channel", "were changed", Repair.CHANNEL_FUNCTIONS))
@@ -188,7 +188,7 @@ def confirmed(
         observed,
         held,
         yielding,
-        functions_digest=apply.channel_functions_digest(),
+        functions_digest=sql.channel_functions_digest(),
         rotation=rotation or RotationRules(),
         binding_wanted=binding_wanted,
     )

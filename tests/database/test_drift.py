@@ -13,10 +13,10 @@ import pytest
 from tamperings import STRANGE, TAMPERINGS
 from wire import Peer, payloads
 
-from bus_operator import drift_repair, provision, sql
+from bus_operator import drift_look, provision, sql
 from bus_operator.database import connect
 from bus_operator.drift import Repair
-from bus_operator.drift_repair import ALL_FUNCTIONS
+from bus_operator.drift_look import ALL_FUNCTIONS
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ async def test_what_is_somebody_elses_is_named_and_left(
     finally:
         await superuser.execute(removal)
     async with tampered.database.session() as session:
-        assert await drift_repair.look(session) == []
+        assert await drift_look.look(session) == []
 
 
 async def test_a_lost_login_is_left_to_the_channel(tampered: Tampered, superuser: asyncpg.Connection) -> None:
@@ -110,11 +110,11 @@ async def test_a_lost_login_is_left_to_the_channel(tampered: Tampered, superuser
     other = await tampered.database.create_channel("lost")
     await superuser.execute(f"drop owned by {other.username}; drop role {other.username}")
     async with tampered.database.session() as session:
-        (found,) = await drift_repair.look(session)
+        (found,) = await drift_look.look(session)
         assert (found.channel, str(found)) == ("lost", f"role {other.username}: is missing")
         assert found.repair is Repair.CREDENTIAL
         await provision.deprovision(session, "lost", "uid-lost", "Delete")
-        assert await drift_repair.look(session) == []
+        assert await drift_look.look(session) == []
 
 
 async def test_one_channels_drift_alone(tampered: Tampered, superuser: asyncpg.Connection) -> None:
@@ -122,9 +122,9 @@ async def test_one_channels_drift_alone(tampered: Tampered, superuser: asyncpg.C
     await superuser.execute(f"grant select on {names['log']} to stranger; grant usage on schema pgmq_bus to stranger")
     async with tampered.database.session() as session:
         ids = {row["name"]: row["id"] for row in await session.fetch("select id, name from pgmq_bus.channel")}
-        (found,) = await drift_repair.look(session, ids["orders"])
+        (found,) = await drift_look.look(session, ids["orders"])
         assert (found.channel, str(found)) == ("orders", f"table {names['log']}: SELECT granted to stranger")
-        assert await drift_repair.look(session, ids["audit"]) == []
+        assert await drift_look.look(session, ids["audit"]) == []
         await provision.keep(session)
 
 
@@ -156,7 +156,7 @@ async def test_a_damaged_registry_is_named(tampered: Tampered, server: postgres.
     try:
         async with database.session() as session:
             await session.execute("drop table pgmq_bus.channel_gate")
-            found = [str(item) for item in await drift_repair.look(session)]
+            found = [str(item) for item in await drift_look.look(session)]
             assert "table pgmq_bus.channel_gate: is missing" in found
     finally:
         await postgres.drop_database(database)
@@ -169,11 +169,11 @@ async def test_another_operators_functions_are_no_drift(database: postgres.Datab
     monkeypatch.setattr(sql, "functions", lambda: tuple(text.replace("begin", "begin -- new") for text in shared))
     monkeypatch.setattr(sql, "channel_functions", lambda: tuple(text.replace("begin", "begin -- new") for text in own))
     async with database.session() as session:
-        assert await drift_repair.look(session) == []
+        assert await drift_look.look(session) == []
         _, done, report = await provision.keep(session)
         assert done
         assert not report
-        assert await drift_repair.look(session) == []
+        assert await drift_look.look(session) == []
 
 
 async def test_the_structure_is_as_it_is_written_down(database: postgres.Database) -> None:
@@ -201,7 +201,7 @@ async def test_an_administrator_who_is_no_superuser(server: postgres.Server) -> 
         async with connect(admin) as session:
             assert not (await provision.keep(session))[2]
             channel = await _provide(session)
-            assert await drift_repair.look(session) == []
+            assert await drift_look.look(session) == []
             elevated = await server.connect(name)
             await elevated.execute(
                 f"alter role {channel} createdb superuser; grant select on pgmq_bus.peer to {channel}"
@@ -214,7 +214,7 @@ async def test_an_administrator_who_is_no_superuser(server: postgres.Server) -> 
             for item in report.remaining:
                 await elevated.execute(item.statement)
             await elevated.close()
-            assert await drift_repair.look(session) == []
+            assert await drift_look.look(session) == []
             await provision.deprovision(session, "orders", "uid", "Delete")
     finally:
         await postgres.drop_database(database)

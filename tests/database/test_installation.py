@@ -9,7 +9,7 @@ from pgmq.install import get_embedded_install_sql
 from structure import structure
 from wire import Peer, payloads
 
-from bus_operator import actions, catalog, installation, plan, provision, render, sql
+from bus_operator import actions, catalog, plan, provision, render, sql
 from bus_operator.errors import SpecError
 
 CATALOG_ROWS = """
@@ -217,7 +217,7 @@ async def test_a_newer_schema_is_left_alone(session: asyncpg.Connection):
 
 async def test_another_operators_functions_are_replaced(session: asyncpg.Connection):
     observed = await catalog.observe_database(session)
-    assert plan.plan_installation(observed, sql.schema_version(), installation.functions_digest()) == []
+    assert plan.plan_installation(observed, sql.schema_version(), sql.functions_digest()) == []
     assert plan.plan_installation(observed, sql.schema_version(), "other") == [
         actions.InstallFunctions(sql.schema_version(), in_place=True)
     ]

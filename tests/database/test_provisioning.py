@@ -14,7 +14,7 @@ import postgres
 import pytest
 from wire import Peer, Row, payloads
 
-from bus_operator import actions, apply, catalog, plan, provision
+from bus_operator import actions, apply, catalog, plan, provision, sql
 from bus_operator.actions import DesiredChannel
 from bus_operator.errors import ChannelConflictError, TransientError
 from bus_operator.model import ChannelSpec, Uid
@@ -363,7 +363,7 @@ async def test_a_plan_that_somebody_overtook_changes_nothing(operator: Operator)
     """Two reconcilers saw the same; the second one's plan is refused as a whole."""
     first = await operator.provision(desire("orders"))
     observed = await catalog.observe_channel(operator.session, "orders")
-    digest = apply.channel_functions_digest()
+    digest = sql.channel_functions_digest()
     stale = plan.plan_channel(desire("orders"), observed, None, functions_digest=digest, rotation=AT_ONCE)
     await operator.provision(desire("orders"))
     with pytest.raises(TransientError, match="another reconciler"):

@@ -14,7 +14,7 @@ import postgres
 import pytest
 from wire import Peer, payloads
 
-from bus_operator import catalog, drift_repair, isolation, provision
+from bus_operator import catalog, drift_look, isolation, provision
 from bus_operator.database import connect
 from bus_operator.roles import IssuedCredential
 
@@ -134,7 +134,7 @@ async def test_nobody_picks_it_up(field: Field):
     async with connect(field.database.admin) as operator:
         await provision.install(operator)
         await catalog.survey(operator)
-        assert await drift_repair.look(operator) == []
+        assert await drift_look.look(operator) == []
     after = await field.database.create_channel("after")
     for channel in (before, after):
         session = await channel.connect()
@@ -184,7 +184,7 @@ async def test_an_overload_in_public_is_told_of(field: Field):
         "create function public.bus_leave(name, name) returns pg_catalog.text language sql as $$ select null::text $$"
     )
     async with connect(field.database.admin) as operator:
-        (found,) = await drift_repair.look(operator)
+        (found,) = await drift_look.look(operator)
     assert "function public.bus_leave(name,name): can be called in place of a function of the bus" in str(found)
 
 

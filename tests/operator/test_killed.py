@@ -30,7 +30,7 @@ from operator_forks import fork_server
 from operator_process import BIN, RELEASE, Operator, account_kubeconfig
 from operator_world import Namespace, Ref, World
 
-from bus_operator import drift_repair
+from bus_operator import drift_look
 from bus_operator.kube import FINALIZER
 
 SECONDS = 60.0
@@ -367,7 +367,7 @@ async def repaired(scene: Scene) -> bool:
     session = await scene.stage.server.connect(scene.created.name)
     try:
         await session.execute("set search_path = pg_catalog, pg_temp")
-        return await drift_repair.look(session, fingerprint=True) == [] and await scene.has(1)
+        return await drift_look.look(session, fingerprint=True) == [] and await scene.has(1)
     finally:
         await session.close()
 

@@ -14,7 +14,7 @@ from operator_world import Namespace, Ref, World
 from scraping import value, wait_for
 
 from benchmarks.operator_scale.rows.rotation import rotate_under_load
-from bus_operator import drift_repair
+from bus_operator import drift_look
 from bus_operator.plan_credentials import MAX_LOGINS
 
 OVERDUE = "pgmq_bus_channel_rotation_overdue_seconds"
@@ -138,7 +138,7 @@ async def test_a_limit_that_changes_meanwhile_is_no_change_by_hand(
         channel.wait_ready()
         # As the operator's session: fingerprints depend on it.
         await session.execute("set search_path = pg_catalog, pg_temp")
-        assert await drift_repair.look(session) == []
+        assert await drift_look.look(session) == []
 
 
 async def test_by_age(namespace: Namespace, channel: Ref, database: postgres.Database) -> None:

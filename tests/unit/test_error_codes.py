@@ -25,8 +25,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 NAMES = ("reason", "code")
 """How arguments, attributes and functions are called that hold codes."""
 
-CONDITIONS = {"true": 1, "false": 1, "unknown": 1, "Condition": 2}
-"""Which argument of those that make conditions is the reason."""
+POSITIONS = {"true": 1, "false": 1, "unknown": 1, "Condition": 2, "Finding": 0}
+"""Which argument of those that make conditions and findings is the code."""
 
 
 def of_probe(name: str) -> str:
@@ -62,7 +62,7 @@ class Codes(ast.NodeVisitor):
         for keyword in NAMES if name != "ApiException" else ():
             if keyword in keywords:
                 self.add(keywords[keyword])
-        position = CONDITIONS.get(name, len(node.args))
+        position = POSITIONS.get(name, len(node.args))
         if position < len(node.args) and (attribute is None or ast.unparse(attribute.value) in ("Condition", "status")):
             self.add(node.args[position])
         if name == "get" and len(node.args) == 2 and ast.unparse(node.args[0]) == "'reason'":

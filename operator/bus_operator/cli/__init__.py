@@ -12,6 +12,7 @@ _COMMANDS = {
     "status": "How channels are, and why one is not ready.",
     "peers": "Who has joined, how far behind, and who is stalled.",
     "top": "What goes through channels, live.",
+    "doctor": "What is wrong, and what to do about it.",
     "rotate": "Give a channel other credentials, without a lost message.",
     "plan": "What manifests would change, and by which statements.",
     "apply": "Make channels in a database as manifests say, without a cluster.",

@@ -93,6 +93,11 @@ def print_line(text: str, style: Style) -> None:
     print_lines([_styled(_Text(printable(text), style))])
 
 
+def print_pieces(*pieces: str | tuple[str, Style]) -> None:
+    """Prints a line that is made of pieces, each in a style of its own."""
+    print_lines(["".join(_styled(_text(piece)) for piece in pieces).rstrip()])
+
+
 def print_facts(facts: Iterable[tuple[str, Cell]]) -> None:
     """Prints what there is to say about one thing, a line each."""
     rows = [(_Text(f"{title}:", "bold"), _text(value)) for title, value in facts]

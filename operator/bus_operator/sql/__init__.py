@@ -11,6 +11,7 @@
 - `queries/*.sql`: the statements of the operator, by name.
 """
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
@@ -119,3 +120,13 @@ def channel_functions() -> tuple[str, ...]:
     """The templates of a channel's own functions."""
     folder = sorted(_ROOT.joinpath("channel").iterdir(), key=lambda entry: entry.name)
     return tuple(entry.read_text(encoding="utf-8") for entry in folder if entry.name.endswith(".sql"))
+
+
+def functions_digest() -> str:
+    """A digest of the function texts and privileges that this operator ships."""
+    return hashlib.sha256("\n".join((*functions(), privileges())).encode()).hexdigest()[:32]
+
+
+def channel_functions_digest() -> str:
+    """A digest of the templates of a channel's functions that this operator ships."""
+    return hashlib.sha256("\n".join(channel_functions()).encode()).hexdigest()[:32]

@@ -1,0 +1,139 @@
+"""A channel: whether it is ready, and whether somebody reads what is published."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bus_operator.channel_view import ChannelView, brief_age
+from bus_operator.doctor.database import DatabaseLook, key_of, of_conditions
+from bus_operator.doctor.findings import Checks, Finding, UnseenError
+from bus_operator.peer_view import PeerView
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """What the checks of a channel judge."""
+
+    view: ChannelView
+    look: DatabaseLook | None
+    """Into its database; None where nobody could."""
+    release: str
+    """This version, as `0.1.0`."""
+
+    @property
+    def title(self) -> str:
+        """What users call it."""
+        return f"{self.view.namespace}/{self.view.name}" if self.view.name else str(self.view.channel)
+
+    @property
+    def peers(self) -> Sequence[PeerView]:
+        """Those of the channel. Raises UnseenError."""
+        if self.look is None or self.look.schema_version is None:
+            raise UnseenError("its database could not be looked into")
+        return [peer for peer in self.look.peers if peer.channel == self.view.channel]
+
+
+CHECKS: Checks[ChannelFacts] = Checks()
+
+DELETING = "Deleting"
+
+
+@CHECKS.check("ready")
+def _ready(facts: ChannelFacts) -> Iterator[Finding]:
+    """What the operator says, or the registry."""
+    view = facts.view
+    if view.reason == DELETING:
+        raise UnseenError(view.message)
+    told = list(of_conditions(view.conditions, facts.title))
+    if not view.is_healthy and view.reason not in {finding.code for finding in told}:
+        yield Finding(view.reason, f"{facts.title}: {view.message}")
+    yield from told
+
+
+@CHECKS.check("readers")
+def _readers(facts: ChannelFacts) -> Iterator[Finding]:
+    """Peers that are stalled or slow, and messages that nobody reads."""
+    live = [peer for peer in facts.peers if peer.is_live]
+    for peer in live:
+        if peer.state != "Stalled":
+            continue
+        if facts.look is not None and key_of(peer) in facts.look.progressing:
+            yield Finding(
+                "BacklogGrowing",
+                f"{facts.title}: {_named(peer)} is slower than what is published, and behind by {_behind(peer)}: look"
+                " at its CPU and its handlers; more peers do not help, since each gets every message",
+            )
+        else:
+            yield Finding(
+                "PeerStalled",
+                f"{facts.title}: {_named(peer)} is there and acknowledges nothing, behind by {_behind(peer)}: a handler"
+                " hangs, or is tried again for ever; look at its log, or restart it",
+            )
+    yield from _nobody(facts, live)
+
+
+def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
+    if live:
+        return
+    away = [peer for peer in facts.peers if peer.durable and peer.behind]
+    used = facts.look.usage.get(facts.view.channel or "") if facts.look is not None else None
+    if away:
+        waiting = "; ".join(f"{_named(peer)} by {_behind(peer)}" for peer in away)
+        yield Finding(
+            "NobodyReads",
+            f"{facts.title}: nobody has joined, and messages wait for durable peers that are away: {waiting}. Start"
+            " their workload, or drop what is not needed any more with spec.retention",
+        )
+    elif used is not None and used.messages:
+        yield Finding(
+            "NobodyReads",
+            f"{facts.title}: nobody has joined, and {used.messages} messages are in it that nobody will get, for"
+            " whoever joins begins with the next one. Is the workload down, or was it never bound?",
+            advice=True,
+        )
+
+
+@CHECKS.check("credentials in use")
+def _credentials(facts: ChannelFacts) -> Iterator[Finding]:
+    """Peers with a replaced credential."""
+    for peer in facts.peers:
+        if peer.is_live and peer.is_retired:
+            yield Finding(
+                "CredentialStillUsed",
+                f"{facts.title}: {_named(peer)} uses generation {peer.credential} of the credentials, which was"
+                " replaced, and ends with the overlap: restart it before",
+            )
+
+
+@CHECKS.check("versions")
+def _versions(facts: ChannelFacts) -> Iterator[Finding]:
+    """Runtimes of another release than the schema's."""
+    others: dict[str, list[PeerView]] = {}
+    for peer in facts.peers:
+        library, _, version = (peer.runtime or "").partition("/")
+        if peer.is_live and library == "bus_runtime" and _series(version) != _series(facts.release):
+            others.setdefault(version, []).append(peer)
+    for version, peers in others.items():
+        newer = _series(version) > _series(facts.release)
+        remedy = "upgrade the operator first" if newer else "it goes on working; build its image with the newer one"
+        yield Finding(
+            "VersionSkew",
+            f"{facts.title}: {', '.join(map(_named, peers[:3]))}{' and others' if len(peers) > 3 else ''} run"
+            f" bus_runtime {version}, {'newer' if newer else 'older'} than this release, {facts.release}: {remedy}",
+            advice=not newer,
+        )
+
+
+def _series(version: str) -> tuple[int, ...]:
+    """What may differ without anybody having to care is left out."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+
+
+def _named(peer: PeerView) -> str:
+    names = [f"pod {peer.host}" if peer.host else None, f"durable peer {peer.durable!r}" if peer.durable else None]
+    return ", ".join(filter(None, names)) or f"a peer ({peer.application or peer.client or 'without a name'})"
+
+
+def _behind(peer: PeerView) -> str:
+    age = brief_age(timedelta(seconds=peer.behind_seconds or 0))
+    return f"{peer.behind} messages, the oldest {age} old"

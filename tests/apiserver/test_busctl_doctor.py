@@ -1,0 +1,288 @@
+"""`busctl doctor` on a cluster: conditions, pods, the webhook, and what somebody without rights is told."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import busctl_program
+import postgres
+import pytest
+import yaml
+from control_plane import GROUP, VERSION, ApiError, KubeClient, Manifest
+from postgres import free_port
+from wire import Peer
+
+from bus_operator.certificates import plan_certificates
+from bus_operator.serving_certificates import load_key_pair, new_server_context
+from bus_operator.webhook import WebhookServer, make_app
+
+pytestmark = pytest.mark.cluster
+
+on_one_version = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
+
+SHOP = "doctor-shop"
+TIME = "2026-01-02T03:04:05Z"
+API = f"/apis/{GROUP}/{VERSION}/namespaces/{SHOP}"
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+NAME = "busctl-doctor-test"
+
+
+def condition(type_: str, status: str, reason: str, message: str = "") -> Manifest:
+    return {
+        "type": type_, "status": status, "reason": reason, "message": message, "observedGeneration": 1,
+        "lastTransitionTime": TIME,
+    }  # fmt: skip
+
+
+READY = condition("Ready", "True", "Ready", "everything is in place")
+REACHABLE = condition("Reachable", "True", "Connected")
+
+
+class Shop:
+    """A namespace, whose resources have the statuses that the operator would give them."""
+
+    def __init__(self, kube: KubeClient) -> None:
+        self.kube = kube
+        self._made: list[str] = []
+        if kube.get(f"/api/v1/namespaces/{SHOP}") is None:
+            kube.create("/api/v1/namespaces", {"metadata": {"name": SHOP}})
+            kube.create(f"/api/v1/namespaces/{SHOP}/serviceaccounts", {"metadata": {"name": "default"}})
+
+    def make(self, collection: str, body: Manifest, status: Manifest | None = None) -> None:
+        path = f"{collection}/{body['metadata']['name']}"
+        self.kube.create(collection, body)
+        self._made.append(path)
+        if status is not None:
+            self.kube.patch(f"{path}/status", {"status": status})
+
+    def database(self, uri: str, *conditions: Manifest) -> None:
+        secret = {"metadata": {"name": "admin"}, "stringData": {"uri": uri}}
+        self.make(f"/api/v1/namespaces/{SHOP}/secrets", secret)
+        body = resource("BusDatabase", "main", {"connectionSecretRef": {"name": "admin"}})
+        self.make(f"{API}/busdatabases", body, {"conditions": [*conditions]})
+
+    def channel(self, name: str, *conditions: Manifest, placed: bool = True) -> None:
+        status: Manifest = {"conditions": [*conditions]}
+        if placed:
+            status |= {"channel": f"{SHOP}.{name}", "database": {"namespace": SHOP, "name": "main"}, "shard": 0}
+        self.make(f"{API}/buschannels", resource("BusChannel", name, {}), status)
+
+    def pod(self, name: str, **annotations: str) -> None:
+        metadata = {
+            "name": name,
+            "labels": {"pgmqbus.dev/inject": "true"},
+            "annotations": {f"pgmqbus.dev/{key}": value for key, value in annotations.items()},
+        }
+        spec = {"containers": [{"name": "main", "image": "none"}]}
+        self.make(f"/api/v1/namespaces/{SHOP}/pods", {"metadata": metadata, "spec": spec})
+
+    def remove(self) -> None:
+        for path in reversed(self._made):
+            with suppress(ApiError):
+                self.kube.delete(path)
+
+
+def resource(kind: str, name: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+def shop(kube: KubeClient, definitions: dict[str, Manifest]) -> Iterator[Shop]:
+    assert definitions
+    made = Shop(kube)
+    yield made
+    made.remove()
+
+
+Codes = dict[str, str]
+Diagnose = Callable[..., Codes]
+
+
+@pytest.fixture
+def diagnose(apiserver: Path, tmp_path: Path) -> Diagnose:
+    """What is found, by object and check; the webhook, which is another test's business, is left out."""
+    configuration = yaml.safe_load(apiserver.read_text())
+    configuration["contexts"][0]["context"]["namespace"] = SHOP
+    kubeconfig = tmp_path / "kubeconfig"
+
+    def run(*arguments: str, injection: bool = False, token: str | None = None, skipped: bool = False) -> Codes:
+        if token is not None:
+            configuration["users"][0]["user"] = {"token": token}
+        kubeconfig.write_text(yaml.safe_dump(configuration))
+        done = busctl_program.run("doctor", *arguments, "-o", "json", KUBECONFIG=str(kubeconfig))
+        assert done.stdout, done.stderr
+        found: Any = json.loads(done.stdout)
+        assert done.returncode == (0 if found["healthy"] else 1)
+        items = [item for item in found["items"] if (item["kind"] == "Injection") == injection]
+        checks = {
+            f"{item['kind']} {'/'.join(filter(None, (item['namespace'], item['name'])))} {check['title']}": check
+            for item in items
+            for check in item["checks"]
+        }
+        if skipped:
+            return {title: check["notLookedAt"] for title, check in checks.items() if check["notLookedAt"]}
+        return {title: finding["code"] for title, check in checks.items() for finding in check["findings"]}
+
+    return run
+
+
+@on_one_version
+async def test_what_the_operator_says(shop: Shop, diagnose: Diagnose, database: postgres.Database) -> None:
+    await database.create_channel(f"{SHOP}.orders")
+    shop.database(database.dsn, REACHABLE, READY)
+    shop.channel("orders", READY)
+    shop.channel("audit", condition("Ready", "False", "ChannelConflict", "belongs to another"), placed=False)
+    shop.channel("ledger", condition("Ready", "False", "NamespaceNotAllowed", "not allowed"), placed=False)
+    assert await asyncio.to_thread(diagnose) == {
+        f"BusChannel {SHOP}/audit ready": "ChannelConflict",
+        f"BusChannel {SHOP}/ledger ready": "NamespaceNotAllowed",
+    }
+    assert await asyncio.to_thread(diagnose, "orders") == {}
+
+
+@on_one_version
+async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database) -> None:
+    orders = await database.create_channel(f"{SHOP}.orders")
+    shop.database(database.dsn, REACHABLE, READY)
+    shop.channel("orders", READY)
+    shop.pod("complete", channels="orders", injected="orders")
+    shop.pod("without", channels="orders")
+    shop.pod("lost", channels="missing", injected="missing")
+    shop.pod("silent")
+    async with database.session() as admin:
+        # Its BusChannel, and a peer that is in a pod and logs in with a credential that was replaced.
+        await admin.execute("update pgmq_bus.channel set owner_reference = $1", f"{SHOP}/orders@cluster")
+        session = await orders.connect()
+        await Peer.join(session, orders.name, host="complete")
+        await admin.execute(
+            "insert into pgmq_bus.login select (jsonb_populate_record(l, jsonb_build_object("
+            "'role', l.role || 'x', 'generation', l.generation + 1))).* from pgmq_bus.login as l"
+        )
+    found = await asyncio.to_thread(diagnose)
+    pods = {title: code for title, code in found.items() if title.startswith("Pod ")}
+    assert pods == {
+        f"Pod {SHOP}/complete credential": "CredentialStillUsed",
+        f"Pod {SHOP}/without binding": "BindingMissing",
+        f"Pod {SHOP}/lost request": "ChannelNotFound",
+        f"Pod {SHOP}/silent request": "RequestInvalid",
+    }
+    only = await asyncio.to_thread(diagnose, "pod/without")
+    assert only[f"Pod {SHOP}/without binding"] == "BindingMissing"
+    assert not any("complete credential" in title for title in only)
+    await session.close()
+
+
+def test_a_database_that_the_operator_reaches_and_we_do_not(shop: Shop, diagnose: Diagnose) -> None:
+    shop.database(f"postgresql://postgres:x@127.0.0.1:{free_port()}/app", REACHABLE, READY)
+    shop.channel("orders", READY)
+    assert diagnose() == {}
+    said = diagnose(skipped=True)
+    assert "busctl ..." in said[f"BusDatabase {SHOP}/main connection"]
+    assert f"BusChannel {SHOP}/orders readers" in said
+
+
+def test_a_database_that_nobody_reaches(shop: Shop, diagnose: Diagnose) -> None:
+    down = condition("Reachable", "False", "ConnectionFailed", "cannot be reached")
+    shop.database(f"postgresql://postgres:x@127.0.0.1:{free_port()}/app", down)
+    found = diagnose()
+    assert found[f"BusDatabase {SHOP}/main connection"] == "ConnectionFailed"
+
+
+def test_an_application_developer(shop: Shop, diagnose: Diagnose) -> None:
+    """May read BusChannels and pods, and is told what of the rest could not be looked at, and why."""
+    shop.database("postgresql://postgres:x@127.0.0.1:1/app", REACHABLE, READY)
+    shop.channel("orders", condition("Ready", "False", "ChannelConflict", "belongs to another"))
+    namespace = f"/api/v1/namespaces/{SHOP}"
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SHOP}"
+    shop.make(f"{namespace}/serviceaccounts", {"metadata": {"name": "developer"}})
+    rules = [
+        {"apiGroups": [GROUP], "resources": ["buschannels", "busdatabases"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+    ]
+    shop.make(f"{rbac}/roles", {"metadata": {"name": "developer"}, "rules": rules})
+    binding = {
+        "metadata": {"name": "developer"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "developer"},
+        "subjects": [{"kind": "ServiceAccount", "name": "developer", "namespace": SHOP}],
+    }
+    shop.make(f"{rbac}/rolebindings", binding)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    token = shop.kube.create(f"{namespace}/serviceaccounts/developer/token", request)["status"]["token"]
+    assert diagnose(token=token) == {f"BusChannel {SHOP}/orders ready": "ChannelConflict"}
+    said = diagnose(token=token, skipped=True)
+    assert "cannot get resource" in said[f"BusDatabase {SHOP}/main connection"]
+    assert "busctl ..." in said[f"BusDatabase {SHOP}/main connection"]
+    assert "cannot create resource" in diagnose(token=token, skipped=True, injection=True)["Injection webhook webhook"]
+
+
+@asynccontextmanager
+async def webhook(kube: KubeClient, age: timedelta, *, listens: bool = True, served: str = SHOP) -> AsyncIterator[None]:
+    """The operator's webhook, with certificates of that age, for pods of one namespace only."""
+    bundle = plan_certificates(None, ("localhost",), datetime.now(UTC) - age)
+    context = new_server_context()
+    load_key_pair(context, bundle.certificate, bundle.key)
+
+    async def resolve(_namespace: str, channel: str) -> str | None:
+        return None
+
+    async def select(_namespace: str, _labels: Mapping[str, str]) -> tuple[str, ...]:
+        return ()
+
+    server = WebhookServer(make_app(resolve, select))
+    await server.start("127.0.0.1", 0, context)
+    port = server.port
+    if not listens:
+        await server.stop()
+    hook = {
+        "name": "inject.pgmqbus.dev",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Ignore",
+        "clientConfig": {
+            "url": f"https://localhost:{port}/mutate-pods",
+            "caBundle": base64.b64encode(bundle.ca_certificates).decode(),
+        },
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+        "objectSelector": {"matchLabels": {"pgmqbus.dev/inject": "true"}},
+        "namespaceSelector": {
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [served]}]
+        },
+    }
+    kube.create(WEBHOOKS, {"metadata": {"name": NAME}, "webhooks": [hook]})
+    yield
+    kube.delete(f"{WEBHOOKS}/{NAME}")
+    if listens:
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("age", "listens", "expected"),
+    [
+        (timedelta(0), True, {}),
+        (timedelta(0), False, {"Injection webhook webhook": "WebhookUnreachable"}),
+        (timedelta(days=400), True, {"Injection webhook webhook": "CertificateExpired"}),
+    ],
+    ids=["well", "unreachable", "expired"],
+)
+async def test_the_webhook(shop: Shop, diagnose: Diagnose, age: timedelta, listens: bool, expected: Codes) -> None:
+    async with webhook(shop.kube, age, listens=listens), asyncio.timeout(30):
+        # The API server takes a moment to know of it.
+        while await asyncio.to_thread(diagnose, injection=True) != expected:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_namespace_that_is_not_the_webhooks_business(shop: Shop, diagnose: Diagnose) -> None:
+    async with webhook(shop.kube, timedelta(0), listens=False, served="elsewhere"):
+        assert await asyncio.to_thread(diagnose, injection=True) == {}
+        said = await asyncio.to_thread(diagnose, injection=True, skipped=True)
+    assert "scope.namespaces" in said["Injection webhook webhook"]
+
+
+def test_no_webhook(shop: Shop, diagnose: Diagnose) -> None:
+    assert shop.kube.get(f"{WEBHOOKS}/{NAME}") is None
+    assert diagnose(injection=True) == {"Injection webhook webhook": "WebhookConfigurationNotFound"}

@@ -1,0 +1,292 @@
+"""`busctl doctor` on a database: each thing that can be wrong, with the real thing, and its code."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import busctl_program
+import postgres
+import pytest
+from pgbouncer import pgbouncer
+from standby import clone
+from wire import Peer
+
+# One version is enough: what differs between them is in the other tests.
+pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
+
+PASSWORD = "hunter2-in-the-clear"
+
+Join = Callable[..., Awaitable[Peer]]
+Item = dict[str, Any]
+
+
+class Diagnosis:
+    """What it says, as programs read it."""
+
+    def __init__(self, uri: str, *arguments: str) -> None:
+        done = busctl_program.run("doctor", *arguments, "-o", "json", BUSCTL_DATABASE=uri)
+        assert PASSWORD not in done.stdout + done.stderr
+        assert done.stdout, done.stderr
+        self.found = json.loads(done.stdout)
+        assert done.returncode == (0 if self.found["healthy"] else 1)
+        self.checks: dict[str, Item] = {
+            check["title"]: check for item in reversed(self.found["items"]) for check in item["checks"]
+        }
+
+    def finding(self, title: str) -> Item:
+        (finding,) = self.checks[title]["findings"]
+        return dict(finding)
+
+    def codes(self) -> dict[str, str]:
+        """Where something was found, what."""
+        return {title: finding["code"] for title, check in self.checks.items() for finding in check["findings"]}
+
+    def skipped(self) -> set[str]:
+        return {title for title, check in self.checks.items() if check["state"] == "skipped"}
+
+
+@asynccontextmanager
+async def administrator(server: postgres.Server, attributes: str, template: str = "bus_template") -> AsyncIterator[str]:
+    """The URI of an administrator with these attributes who owns a database of their own."""
+    database = await postgres.create_database(server, template)
+    role = f"doctor_{database.name[-8:]}"
+    async with database.session() as session:
+        await session.execute(f"create role {role} login password '{PASSWORD}' {attributes}")
+        await session.execute(f"alter database {database.name} owner to {role}")
+    yield server.uri(database.name, role, PASSWORD)
+    await postgres.drop_database(database)
+    session = await server.connect()
+    await session.execute(f"drop role {role}")
+    await session.close()
+
+
+async def test_all_is_well(database: postgres.Database, join: Join) -> None:
+    orders = await database.create_channel("orders")
+    peer = await join(orders, host="worker-1", runtime="bus_runtime/0.1.9")
+    await peer.publish(1)
+    await peer.read(acknowledge=1)
+    diagnosis = Diagnosis(database.dsn)
+    assert diagnosis.codes() == {}
+    assert diagnosis.skipped() == set()
+    assert [(item["kind"], item["state"]) for item in diagnosis.found["items"]] == [
+        ("Database", "ok"),
+        ("Channel", "ok"),
+    ]
+    done = busctl_program.run("doctor", "orders", BUSCTL_DATABASE=database.dsn)
+    assert (done.returncode, "nothing is wrong" in done.stderr) == (0, True)
+    assert done.stdout.splitlines()[0] == f"✓ Database 127.0.0.1:{database.server.port}/{database.name}"
+
+
+def test_a_server_that_is_down(server: postgres.Server) -> None:
+    port = postgres.free_port()
+    diagnosis = Diagnosis(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/app", "orders")
+    assert diagnosis.codes() == {"connection": "ConnectionFailed"}
+    assert diagnosis.finding("connection")["page"] == "docs/errors.md#connectionfailed"
+    assert diagnosis.skipped() == {"server", "pooler", "rights", "PGMQ", "schema", "drift", "ready"}
+
+
+def test_a_wrong_password(server: postgres.Server) -> None:
+    diagnosis = Diagnosis(server.uri("postgres", "postgres", PASSWORD))
+    assert diagnosis.codes() == {"connection": "AuthenticationFailed"}
+
+
+@pytest.fixture
+def replica(server: postgres.Server) -> Iterator[postgres.Server]:
+    """A standby of a server with a database `bus_template`."""
+    primary = postgres.start_server(server.version)
+    made = None
+    try:
+        postgres.create_template(primary)
+        made = clone(primary)
+        yield made
+    finally:
+        primary.remove()
+        if made is not None:
+            made.remove()
+            shutil.rmtree(made.directory, ignore_errors=True)
+
+
+def test_a_standby(replica: postgres.Server) -> None:
+    diagnosis = Diagnosis(replica.uri("bus_template"))
+    assert diagnosis.codes() == {"server": "DatabaseReadOnly"}
+    assert {"schema", "drift"} <= diagnosis.skipped()
+
+
+async def test_no_connection_left(server: postgres.Server) -> None:
+    async with administrator(server, "createrole connection limit 0") as uri:
+        assert Diagnosis(uri).codes() == {"connection": "ConnectionsExhausted"}
+
+
+async def test_no_rights(server: postgres.Server) -> None:
+    async with administrator(server, "") as uri:
+        diagnosis = Diagnosis(uri)
+    assert diagnosis.codes() == {"rights": "InsufficientPrivilege"}
+    message = diagnosis.finding("rights")["message"]
+    assert "CREATEROLE" in message
+    assert "GRANT pgmq_bus_owner TO doctor_" in message
+    assert diagnosis.skipped() == {"schema", "drift"}
+
+
+async def test_nothing_is_installed(server: postgres.Server) -> None:
+    empty = await postgres.create_database(server, "template1")
+    assert Diagnosis(empty.dsn).codes() == {"schema": "NotInstalled"}
+    await postgres.drop_database(empty)
+
+
+async def test_pgmq_is_gone(database: postgres.Database) -> None:
+    async with database.session() as session:
+        await session.execute("drop schema pgmq cascade")
+    assert Diagnosis(database.dsn).codes() == {"PGMQ": "PgmqMissing"}
+
+
+@pytest.fixture
+def former_pgmq() -> Iterator[Path]:
+    """The extension of a package from before messages had headers; what it consists of does not matter."""
+    with tempfile.TemporaryDirectory() as directory:
+        extensions = Path(directory, "extension")
+        extensions.mkdir()
+        (extensions / "pgmq.control").write_text("default_version = '1.4.4'\nrelocatable = false\nschema = pgmq\n")
+        (extensions / "pgmq--1.4.4.sql").write_text("create table pgmq.meta (queue_name text);\n")
+        # The server is another user.
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+async def test_pgmq_is_too_old(server: postgres.Server, former_pgmq: Path, tmp_path: Path) -> None:
+    empty = await postgres.create_database(server, "template1")
+    async with empty.session() as session:
+        await session.execute(f"set extension_control_path = '{former_pgmq}'")
+        await session.execute("create schema pgmq; create extension pgmq")
+    diagnosis = Diagnosis(empty.dsn)
+    assert diagnosis.codes() == {"PGMQ": "PgmqTooOld"}
+    assert "ALTER EXTENSION pgmq UPDATE" in diagnosis.finding("PGMQ")["message"]
+    manifest = tmp_path / "bus.yaml"
+    manifest.write_text("{apiVersion: pgmqbus.dev/v1alpha1, kind: BusChannel, metadata: {name: orders}}")
+    done = busctl_program.run("apply", "-f", str(manifest), BUSCTL_DATABASE=empty.dsn)
+    assert done.stderr.endswith(" [PgmqTooOld]\n")
+    await postgres.drop_database(empty)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_before_the_administrator(
+    server: postgres.Server, database: postgres.Database, mode: str
+) -> None:
+    with pgbouncer(server, mode, pool_size=5) as pooler:
+        diagnosis = Diagnosis(database.dsn.replace(f":{server.port}/", f":{pooler.port}/"))
+    assert diagnosis.codes() == ({"pooler": "PoolerInTransactionMode"} if mode == "transaction" else {})
+
+
+@pytest.mark.parametrize(("by", "code"), [(1, "SchemaTooNew"), (-1, "SchemaTooOld")])
+async def test_another_releases_schema(database: postgres.Database, by: int, code: str) -> None:
+    async with database.session() as session:
+        await session.execute("update pgmq_bus.installation set schema_version = schema_version + $1", by)
+    diagnosis = Diagnosis(database.dsn)
+    assert diagnosis.codes()["schema"] == code
+    assert "drift" in diagnosis.skipped()
+
+
+async def test_changes_by_hand(database: postgres.Database) -> None:
+    await database.create_channel("orders")
+    async with database.session() as session:
+        await session.execute("grant select on pgmq_bus.peer to public")
+    diagnosis = Diagnosis(database.dsn)
+    assert diagnosis.codes() == {"drift": "DriftFound"}
+    assert "pgmq_bus.peer" in diagnosis.finding("drift")["message"]
+
+
+async def aged(database: postgres.Database, seconds: int) -> None:
+    """As if what is in the logs had been published so long ago."""
+    async with database.session() as session:
+        for (queue,) in await session.fetch("select queue from pgmq_bus.channel"):
+            await session.execute(
+                f"update pgmq.q_{queue} set enqueued_at = enqueued_at - $1 * interval '1 second'", seconds
+            )
+
+
+async def test_a_stalled_peer(database: postgres.Database, join: Join) -> None:
+    orders = await database.create_channel("orders")
+    peer = await join(orders, host="worker-1")
+    await peer.publish(1, 2, 3)
+    await aged(database, 60)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert diagnosis.codes() == {"readers": "PeerStalled"}
+    assert (
+        "pod worker-1 is there and acknowledges nothing, behind by 3 messages"
+        in diagnosis.finding("readers")["message"]
+    )
+
+
+async def test_a_backlog_that_grows(database: postgres.Database, join: Join) -> None:
+    """A reader that gets on, and is a minute behind."""
+    orders = await database.create_channel("orders")
+    peer = await join(orders, host="worker-1")
+    await peer.publish(*range(2000))
+    await aged(database, 60)
+    async with database.session() as session:
+        queue = await session.fetchval("select queue from pgmq_bus.channel")
+        # Each published a little later than the one before.
+        await session.execute(f"update pgmq.q_{queue} set enqueued_at = enqueued_at + msg_id * interval '10 ms'")
+
+    async def read() -> None:
+        for number in range(1, 2000):
+            await peer.read(after=number, acknowledge=number, limit=1)
+            await asyncio.sleep(0.01)
+
+    reading = asyncio.create_task(read())
+    diagnosis = await asyncio.to_thread(Diagnosis, database.dsn, "orders")
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert diagnosis.codes() == {"readers": "BacklogGrowing"}
+
+
+async def test_nobody_reads(database: postgres.Database, join: Join) -> None:
+    orders = await database.create_channel("orders")
+    peer = await join(orders, peer="billing", host="worker-1")
+    await peer.publish(1, 2)
+    async with database.session() as session:
+        await session.execute("update pgmq_bus.peer set last_seen = last_seen - interval '1 day'")
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert diagnosis.codes() == {"readers": "NobodyReads"}
+    assert "durable peer 'billing' by 2 messages" in diagnosis.finding("readers")["message"]
+
+
+async def test_a_replaced_credential_and_another_release(database: postgres.Database, join: Join) -> None:
+    orders = await database.create_channel("orders")
+    await join(orders, host="worker-1", runtime="bus_runtime/9.9.0")
+    async with database.session() as session:
+        await session.execute(
+            "insert into pgmq_bus.login select (jsonb_populate_record(l, jsonb_build_object("
+            "'role', l.role || 'x', 'generation', l.generation + 1))).* from pgmq_bus.login as l"
+        )
+    diagnosis = Diagnosis(database.dsn, "orders")
+    codes = diagnosis.codes()
+    assert codes["credentials in use"] == "CredentialStillUsed"
+    assert codes["versions"] == "VersionSkew"
+    assert "pod worker-1" in diagnosis.finding("credentials in use")["message"]
+
+
+async def test_a_channel_that_is_not_there(database: postgres.Database) -> None:
+    done = busctl_program.run("doctor", "nowhere", BUSCTL_DATABASE=database.dsn)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("[NotFound]\n")
+
+
+async def test_a_binding(database: postgres.Database, tmp_path: Path) -> None:
+    """What a pod does, here: neither a cluster nor a database is named."""
+    orders = await database.create_channel("orders")
+    root = orders.binding_dir(tmp_path)
+    done = busctl_program.run("doctor", "--binding", str(root / "orders"))
+    assert done.returncode == 0, done.stdout
+    async with database.session() as session:
+        await session.execute(f"alter role {orders.username} password 'another'")
+    done = busctl_program.run("doctor", "--binding", str(root), "-o", "json")
+    assert done.returncode == 1
+    codes = [
+        finding["code"] for check in json.loads(done.stdout)["items"][0]["checks"] for finding in check["findings"]
+    ]
+    assert codes == ["AuthenticationFailed"]
