@@ -158,7 +158,7 @@ def _of_kubectl() -> list[Any]:
 
 @pytest.mark.parametrize("arguments", _of_kubectl())
 def test_kubectl_has_the_command_and_its_flags(arguments: list[str], flags: Callable[..., set[str]]) -> None:
-    below = 3 if arguments[:2] == ["create", "secret"] else {"rollout": 2, "create": 2}.get(arguments[0], 1)
+    below = 3 if arguments[:2] == ["create", "secret"] else {"auth": 2, "create": 2, "rollout": 2}.get(arguments[0], 1)
     if "--" in arguments:  # what follows is another program's
         arguments = arguments[: arguments.index("--")]
     used = {word.partition("=")[0] for word in arguments if re.match(r"^--?[a-z]|^-[A-Z]$", word)}
