@@ -26,6 +26,12 @@ def run(*arguments: str, directory: Path | None = None, **environment: str) -> R
     )  # fmt: skip
 
 
+def complete(line: str, **environment: str) -> list[str]:
+    """What a shell offers at the end of a command line."""
+    words = {"_BUSCTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    return [offer.removeprefix("plain,") for offer in run(**words, **environment).stdout.splitlines()]
+
+
 def watch(*arguments: str, until: str, **environment: str) -> tuple[int, str]:
     """Runs it in a terminal until it has shown `until`, then presses Ctrl-C; its exit status and what it wrote."""
     ours, theirs = pty.openpty()

@@ -56,6 +56,7 @@ async def test_all_channels_and_one(database: postgres.Database, join: Join) -> 
     assert (one["namespace"], one["name"], one["database"]) == ("shop", "orders", {"name": database.name})
     assert yaml.safe_load(status(database, "shop.orders", "-o", "yaml"))["backlog"] == 3
     assert status(database, "-o", "name").splitlines() == ["shop.audit", "shop.orders"]
+    assert busctl_program.complete("busctl status shop.o", BUSCTL_DATABASE=database.dsn) == ["shop.orders"]
 
     text = status(database, "shop.orders")
     assert "BusChannel:   shop/orders\n" in text
