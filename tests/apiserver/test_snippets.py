@@ -48,6 +48,8 @@ WITHOUT_NODES = {
 }
 """What can be executed here."""
 
+GROUPS_OF_COMMANDS = {"auth", "config", "create", "rollout", "set", "top"}
+
 WHOLE: dict[str, Manifest] = {
     "BusChannel": {"apiVersion": "pgmqbus.dev/v1alpha1", "kind": "BusChannel", "metadata": {"name": "part"}},
     "BusDatabase": {
@@ -158,7 +160,7 @@ def _of_kubectl() -> list[Any]:
 
 @pytest.mark.parametrize("arguments", _of_kubectl())
 def test_kubectl_has_the_command_and_its_flags(arguments: list[str], flags: Callable[..., set[str]]) -> None:
-    below = 3 if arguments[:2] == ["create", "secret"] else {"auth": 2, "create": 2, "rollout": 2}.get(arguments[0], 1)
+    below = 3 if arguments[:2] == ["create", "secret"] else 2 if arguments[0] in GROUPS_OF_COMMANDS else 1
     if "--" in arguments:  # what follows is another program's
         arguments = arguments[: arguments.index("--")]
     used = {word.partition("=")[0] for word in arguments if re.match(r"^--?[a-z]|^-[A-Z]$", word)}

@@ -25,7 +25,21 @@ MOST_OUTPUT = 8
 
 ELSEWHERE = {"kubectl", "helm"}
 """Tried by tests/apiserver and tests/chart."""
-OF_THE_SYSTEM = {"base64", "cat", "curl", "echo", "eval", "date", "docker", "jq", "kind", "pip", "psql", "read"}
+OF_THE_SYSTEM = {
+    "base64",
+    "cat",
+    "curl",
+    "echo",
+    "eval",
+    "date",
+    "docker",
+    "jq",
+    "kind",
+    "pip",
+    "psql",
+    "py-spy",
+    "read",
+}
 """Programs whose own arguments are not ours to check."""
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
@@ -63,7 +77,10 @@ def test_shell_can_be_parsed(snippet: Snippet) -> None:
 @pytest.mark.parametrize("snippet", [*snippets("sh"), *commands_in_text()], ids=str)
 def test_commands_exist_with_their_flags(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for words in commands(snippet.text):
+    found = commands(snippet.text)
+    # What kubectl exec runs in a pod is looked at as well.
+    inner = [words[words.index("--") + 1 :] for words in found if words[:2] == ["kubectl", "exec"] and "--" in words]
+    for words in [*found, *inner]:
         program, *arguments = words
         match program:
             case "make":
