@@ -29,7 +29,7 @@ def run(*arguments: str, directory: Path | None = None, **environment: str) -> R
 def complete(line: str, **environment: str) -> list[str]:
     """What a shell offers at the end of a command line."""
     words = {"_BUSCTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
-    return [offer.removeprefix("plain,") for offer in run(**words, **environment).stdout.splitlines()]
+    return [offer.removeprefix("plain,") for offer in run(**words, **environment).stdout.split()]
 
 
 def watch(*arguments: str, until: str, **environment: str) -> tuple[int, str]:
@@ -41,14 +41,14 @@ def watch(*arguments: str, until: str, **environment: str) -> tuple[int, str]:
     )
     os.close(theirs)
     shown = b""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     try:
         while until not in shown.decode(errors="replace"):
             assert time.monotonic() < deadline, shown
             if select.select([ours], [], [], 1)[0]:
                 shown += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
-        return process.wait(timeout=30), shown.decode(errors="replace")
+        return process.wait(timeout=60), shown.decode(errors="replace")
     finally:
         process.kill()
         process.wait()

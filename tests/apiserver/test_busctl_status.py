@@ -137,6 +137,16 @@ def test_one_channel(busctl: Any) -> None:
 
 
 @pytest.mark.usefixtures("channels")
+def test_names_are_completed(apiserver: Path) -> None:
+    def complete(line: str) -> list[str]:
+        return busctl_program.complete(line, KUBECONFIG=str(apiserver))
+
+    assert complete(f"busctl peers -n {SHOP} or") == ["orders"]
+    assert complete(f"busctl rotate {BACK_OFFICE}/") == [f"{BACK_OFFICE}/ledger"]
+    assert complete("busctl status -n nowhere o") == []
+
+
+@pytest.mark.usefixtures("channels")
 def test_refusals(busctl: Any, kube: KubeClient, apiserver: Path, tmp_path: Path) -> None:
     _, said = busctl("status", "missing", code=1)
     assert said.splitlines()[-1] == (
