@@ -42,9 +42,7 @@ class BusctlRun:
             stderr=subprocess.STDOUT,
             text=True,
             # A worker finds this Python's packages, as in an environment that is activated.
-            env=os.environ
-            | {"PATH": f"{BUSCTL.parent}:{os.environ['PATH']}", "PYTHONPATH": str(folder)}
-            | dict(environment or {}),
+            env=os.environ | {"PATH": f"{BUSCTL.parent}:{os.environ['PATH']}"} | dict(environment or {}),
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

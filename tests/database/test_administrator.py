@@ -10,19 +10,24 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import postgres
 import pytest
 from pgmq.install import get_embedded_install_sql, get_embedded_sql_version
+from recorder import eventually
 from wire import Peer, payloads
 
 from bus_operator import actions, provision, shards
 from bus_operator.actions import DesiredChannel
+from bus_operator.cli.channel_access import FetchedBinding
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import AuthenticationFailedError, InsufficientPrivilegeError
 from bus_operator.model import ChannelSpec, Uid
 from bus_operator.plan_credentials import HeldCredential, RotationRules
+from bus_runtime import AccessDeniedError, IsolatedPgmqBackend
+from bus_runtime.wire import Wire
 
 
 @pytest.fixture(scope="module", params=postgres.SUPPORTED, ids=lambda version: f"pg{version}")
@@ -126,6 +131,27 @@ async def test_createrole_and_the_database_are_enough(make_administrator, superu
     assert await superuser.fetchval("select count(*) from pg_roles where rolname ~ '^bus_'") == 0
     for client in sessions:
         client.terminate()
+
+
+async def test_channels_can_be_looked_into(make_administrator, untouched):
+    """As `busctl tail --database URI` does it: from 16 on the administrator is a member of the roles that he made."""
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        await provision.install(session)
+        await provision.provision(session, desire(), None)
+    uri = owned.admin.endpoint.uri(owned.admin.username, owned.admin.password)
+    seen = []
+    backend = IsolatedPgmqBackend(binding=FetchedBinding(name="orders", directory=Path(), channel="orders", uri=uri))
+    wire = Wire(backend, "orders", application="busctl tail", receive=lambda *message: seen.append(message))
+    if untouched.version < 16:
+        with pytest.raises(AccessDeniedError):
+            await wire.start()
+        await backend.close()
+        return
+    await wire.start()
+    assert await wire.publish(b'{"order": "A-1"}') == 1
+    await eventually(lambda: seen == [(1, b'{"order": "A-1"}')])
+    await wire.stop()
 
 
 async def test_what_a_client_left_elsewhere_blocks_nothing(make_administrator, untouched, superuser):

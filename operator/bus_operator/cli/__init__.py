@@ -12,6 +12,8 @@ _COMMANDS = {
     "status": "How channels are, and why one is not ready.",
     "peers": "Who has joined, how far behind, and who is stalled.",
     "top": "What goes through channels, live.",
+    "tail": "Show messages as they are published.",
+    "publish": "Publish a message, or the lines of a file.",
     "doctor": "What is wrong, and what to do about it.",
     "rotate": "Give a channel other credentials, without a lost message.",
     "plan": "What manifests would change, and by which statements.",

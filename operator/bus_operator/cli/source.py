@@ -3,7 +3,7 @@
 Every reading command has the same options for that, says on standard error which one it is on, and is given a `Source`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -56,12 +56,19 @@ _NAMESPACE_OPTIONS = ("namespace", "everywhere")
 _CLUSTER_WORDS = {"kubeconfig": "--kubeconfig", "context": "--context", "namespace": "-n", "everywhere": "-A"}
 
 
-def source_options(*, all_namespaces: bool = True, reads: bool = True) -> Callable[[Callable[..., Any]], Any]:
+def source_options(
+    *,
+    all_namespaces: bool = True,
+    reads: bool = True,
+    unless: Callable[[Mapping[str, Any], bool], bool] | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
     """Gives a command the options that say where to read, and the result as `source`.
 
     Args:
         all_namespaces: Whether it has -A.
         reads: Whether a namespace is one to read in, and so of a cluster; else it is that of manifests that name none.
+        unless: Asked with the command's other options, and whether a source was chosen; where it says yes the command
+            does without one, and `source` is None.
     """
 
     def decorate(command: Callable[..., Any]) -> Any:
@@ -75,7 +82,10 @@ def source_options(*, all_namespaces: bool = True, reads: bool = True) -> Callab
             everywhere: bool = False,
             **options: Any,
         ) -> Any:
-            uri = _database(database, [*_CLUSTER_OPTIONS, *(_NAMESPACE_OPTIONS if reads else ())])
+            of_clusters = [*_CLUSTER_OPTIONS, *(_NAMESPACE_OPTIONS if reads else ())]
+            uri = _database(database, of_clusters)
+            if unless is not None and unless(options, uri is not None or bool(_asked(of_clusters))):
+                return command(*args, source=None, **options)
             source = open_source(uri, kubeconfig, context, namespace, everywhere=everywhere)
             click.echo(f"on {source}", err=True)
             return command(*args, source=source, **options)
@@ -116,13 +126,18 @@ def _options(*, all_namespaces: bool, reads: bool) -> list[Callable[..., Any]]:
 
 def _database(uri: str | None, of_clusters: Sequence[str]) -> str | None:
     """The URI, unless it is only the environment's and the command line asks for a cluster."""
-    context = click.get_current_context()
-    asked = [_CLUSTER_WORDS[name] for name in of_clusters if _is_given(context, name)]
+    asked = _asked(of_clusters)
     if uri is None or not asked:
         return uri
-    if _is_given(context, "database"):
+    if _is_given(click.get_current_context(), "database"):
         raise click.UsageError(f"--database reads a database, {asked[0]} a cluster: give one of them")
     return None
+
+
+def _asked(of_clusters: Sequence[str]) -> list[str]:
+    """The options on the command line that ask for a cluster."""
+    context = click.get_current_context()
+    return [_CLUSTER_WORDS[name] for name in of_clusters if _is_given(context, name)]
 
 
 def _is_given(context: click.Context, name: str) -> bool:

@@ -119,7 +119,9 @@ class Session:
         self._screen.talk(
             f"PostgreSQL {programs.version} on {endpoint.host}:{endpoint.port}, {data}; ready in {seconds:.1f} s"
         )
-        self._screen.talk(f"other commands: --database $(cat {shown / self._workspace.uri_file.name})")
+        self._screen.talk(
+            f"other commands: BUSCTL_DATABASE=$(cat {shown / self._workspace.uri_file.name}) busctl status"
+        )
         if not self._workers:
             bindings = shown / self._workspace.bindings.name
             self._screen.talk(
