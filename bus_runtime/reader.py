@@ -245,6 +245,9 @@ class LogReader:
         if acknowledge is not None:
             self._acknowledged = max(self._acknowledged, acknowledge)
             self._acknowledge_at = now + self._acknowledge_delay()
+        if self._handled > self._acknowledged and not self._stopping:
+            # What was handled during the call, or waits for its time: whoever set the timer may not have known that.
+            self._acknowledge_soon()
         return records
 
     async def _call_quietly(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from typing import Any
 
 import pytest
 from log_reader import HandWaker, Harness, payloads, settle
@@ -71,6 +72,27 @@ async def test_acknowledgements_are_paced_by_the_audience(harness: Harness, audi
     first, second = (read for read in harness.reads if read.acknowledge is not None)
     assert least * 0.99 <= second.at - first.at < least + 2
     assert second.acknowledge == 3, "what was handled meanwhile goes with it"
+    await harness.stop()
+
+
+async def test_what_is_handled_during_an_acknowledgement_is_acknowledged_next(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when nothing else happens: its time is counted from a call that was not over when it was handled."""
+    harness.backend.make_waker = lambda: HandWaker(audience=20)
+    await harness.start()
+    await harness.announce(2)
+    read_after = harness.backend.read_after
+
+    async def read(*arguments: Any, acknowledge: int | None, **options: Any) -> list[LogRecord]:
+        if acknowledge == 1:
+            harness.handle(2)
+        return await read_after(*arguments, acknowledge=acknowledge, **options)
+
+    monkeypatch.setattr(harness.backend, "read_after", read)
+    harness.handle(1)
+    await eventually(lambda: harness.reader.acknowledged == 2)
+    assert harness.acknowledgements == [1, 2]
     await harness.stop()
 
 
