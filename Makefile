@@ -62,6 +62,12 @@ chaos-bus: setup servers  ## All nemeses of the bus, alone and together, in 15 m
 chaos-operator: setup servers cluster-binary  ## The operator killed between its steps, Kubernetes broken, in 12 minutes: bench/chaos-operator.json
 	PYTHONPATH=tests $(RUN)/python -m chaos.operators --output bench/chaos-operator.json --page docs/reliability.md
 
+.PHONY: soak
+soak: setup servers cluster-binary  ## An hour at half of the maximum, with faults: nothing lost, grown or left (as root): bench/soak.json
+	@$(UV) sync --locked --all-extras --group bench --quiet
+	PYTHONPATH=tests $(RUN)/python -m chaos.soak --output bench/soak.json --page docs/reliability.md \
+	  --picture docs/images/soak.png $(SOAK_FLAGS)
+
 .PHONY: bench-setup
 bench-setup: setup
 	@$(UV) sync --locked --all-extras --group bench --quiet

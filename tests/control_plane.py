@@ -64,6 +64,11 @@ class ControlPlane:
         self.signal(program, signal.SIGKILL)
         wait_until(lambda: not self._processes.running(program), f"{program} has ended")
 
+    def pids(self) -> list[int]:
+        """Of what runs."""
+        records = [self._processes.record(program) for program in ("etcd", "kube-apiserver")]
+        return [record.pid for record in records if record is not None]
+
     def compact(self) -> None:
         """Has etcd forget all former versions: who watches from one of them is told that it is gone."""
         revision = self._etcd("range", key=base64.b64encode(b"/").decode(), limit="1")["header"]["revision"]

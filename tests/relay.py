@@ -10,6 +10,9 @@ from typing import Any
 from bus_runtime.address import parse_address
 from bus_runtime.doorbell import Doorbell
 
+#: Datagrams that a relay remembers: it may pass on thousands a second, for hours.
+_REMEMBERED = 1000
+
 #: What becomes of a datagram: copies, each after so many seconds.
 Fault = Callable[[bytes], Iterable[tuple[float, bytes]]]
 
@@ -67,8 +70,9 @@ class Relay:
             self._socket.sendto(datagram, self._target)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
 
     def _readable(self) -> None:
         while True:
@@ -77,6 +81,7 @@ class Relay:
             except BlockingIOError:
                 return
             self.seen.append(datagram)
+            del self.seen[:-_REMEMBERED]
             for delay, copy in self.fault(datagram):
                 if delay:
                     self._loop.call_later(delay, self.send, copy)
@@ -95,7 +100,15 @@ class Network:
     def open_doorbell(self, *arguments: Any) -> Doorbell | None:
         doorbell = self._open_doorbell(*arguments)
         if doorbell is not None:
-            self.relays.append(Relay(doorbell, self.fault))
+            relay = Relay(doorbell, self.fault)
+            self.relays.append(relay)
+            close = doorbell.close
+
+            def close_both() -> None:
+                relay.close()
+                close()
+
+            doorbell.close = close_both  # type: ignore[method-assign]
         return doorbell
 
     def become(self, fault: Fault) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from chaos.checker import check
 from chaos.history import Event, Fault, Recorder, read_all
@@ -34,11 +34,13 @@ class Worker:
     Attributes:
         options: What it does.
         process: The process.
+        log_file: Where its log goes.
         ready: It has joined, and does what signals tell it.
     """
 
     options: Options
     process: asyncio.subprocess.Process
+    log_file: Path
     ready: bool = False
 
     @property
@@ -49,7 +51,7 @@ class Worker:
     @property
     def log(self) -> str:
         """What it logged."""
-        return self.options.history.with_suffix(".log").read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     async def expect(self, word: str) -> None:
         """Wait for its next line.
@@ -76,6 +78,8 @@ class Fleet:
         promise: What the channel promises, or each of them by its name.
     """
 
+    _process_options: ClassVar[Mapping[str, Any]] = {}
+
     def __init__(self, directory: Path, promise: Promise | Mapping[str, Promise]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -100,21 +104,24 @@ class Fleet:
         self._starts[name] = start = self._starts.get(name, 0) + 1
         process = name if start == 1 else f"{name}.{start}"
         wanted = Options(history=self.directory / f"{process}.jsonl", binding=binding, process=process, **options)
-        here = Path(__file__).parent.parent
-        with wanted.history.with_suffix(".log").open("wb") as log:
-            worker = Worker(
-                wanted,
-                await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "chaos.worker", *wanted.arguments()),
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=log,
-                    env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
-                ),
-            )
+        worker = await self._launch(wanted, wanted.history.with_suffix(".log"), "chaos.worker", *wanted.arguments())
         self.workers.append(worker)
         await worker.expect("ready")
         worker.ready = True
         return worker
+
+    async def _launch(self, wanted: Options, log: Path, *command: str, **environment: str) -> Worker:
+        """A worker's process: a module, and its arguments."""
+        here = Path(__file__).parent.parent
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *command),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=output,
+                env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"} | environment,
+                **self._process_options,
+            )
+        return Worker(wanted, process, log)
 
     async def kill(self, worker: Worker) -> None:
         """Kill it, with SIGKILL, and write that down."""

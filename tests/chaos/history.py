@@ -81,7 +81,7 @@ class Recorder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = _open(path)
 
     def write(self, kind: Kind, message: str = "", **details: Any) -> None:
         """Write an event down, as of now.
@@ -97,6 +97,11 @@ class Recorder:
         if written != len(line):
             raise OSError(f"only {written} of {len(line)} bytes of the event {kind!r} were written")
 
+    def turn(self, path: Path) -> None:
+        """Go on in another file."""
+        former, self._file = self._file, _open(path)
+        os.close(former)
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
@@ -106,6 +111,10 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
 
 def read(path: Path) -> Iterator[Event]:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import count, pairwise
@@ -67,7 +67,7 @@ class Stage:
         assert self.binding("generation") == generation
 
 
-Nemesis = Callable[[Stage], Awaitable[float]]
+Nemesis = Callable[[Stage], Coroutine[Any, Any, float]]
 
 
 async def operator_killed(stage: Stage) -> float:
@@ -144,7 +144,7 @@ async def watches_expired(stage: Stage) -> float:
         gone.delete()
         for number in range(_FORGOTTEN):
             stage.channel.annotate({"example.org/number": str(number)})
-        new = namespace.channel(f"new-{next(_NUMBERS)}")
+        new = namespace.channel(f"new-{next(_NUMBERS)}", deletionPolicy="Delete")
         stage.control_plane.compact()
         stage.control_plane.kill("kube-apiserver")
         await asyncio.to_thread(stage.control_plane.start)

@@ -41,15 +41,17 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "recovery_seconds": {
             name: None if delay is None else round(delay, 2) for name, delay in outcome.recovery.items()
         },
-        "verdicts": {
-            durability: {
-                "kept": bool(verdict),
-                "tally": dataclasses.asdict(verdict.tally),
-                "broken": dict(verdict.counts),
-                "violations": [violation.text for violation in verdict.violations],
-            }
-            for durability, verdict in outcome.verdicts.items()
-        },
+        "verdicts": {durability: verdict_document(verdict) for durability, verdict in outcome.verdicts.items()},
+    }
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
+    """A verdict, to be written as JSON."""
+    return {
+        "kept": bool(verdict),
+        "tally": dataclasses.asdict(verdict.tally),
+        "broken": dict(verdict.counts),
+        "violations": [violation.text for violation in verdict.violations],
     }
 
 

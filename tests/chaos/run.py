@@ -110,24 +110,25 @@ async def run(
     try:
         async with world(layout, seeds, directory, rng) as made:
             await asyncio.sleep(_BEFORE)
-            strikes, recovery = await _strike(made, [nemesis() for nemesis in nemeses])
+            struck, recovery = await strike(made, [nemesis() for nemesis in nemeses])
             settled = await asyncio.gather(*(fleet.settle() for fleet in made.fleets.values()))
             verdicts = dict(zip(made.fleets, settled, strict=True))
-            evidence = await _evidence(made, strikes)
+            evidence = await evidence_of(made, struck)
     # Whatever it is, the other runs are worth something.
     except Exception as exc:
-        return Outcome(names, layout, time.monotonic() - began, error=_tell(exc))
+        return Outcome(names, layout, time.monotonic() - began, error=tell(exc))
     return Outcome(names, layout, time.monotonic() - began, recovery, verdicts, evidence)
 
 
-def _tell(error: BaseException) -> str:
+def tell(error: BaseException) -> str:
+    """What went wrong, in a line; of several errors all."""
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(map(_tell, error.exceptions))
+        return "; ".join(map(tell, error.exceptions))
     return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Strike:
+class Strike:
     """A nemesis that has struck, between two times in nanoseconds of CLOCK_MONOTONIC."""
 
     nemesis: Nemesis
@@ -135,8 +136,8 @@ class _Strike:
     ended: int
 
 
-async def _strike(made: World, nemeses: Sequence[Nemesis]) -> tuple[list[_Strike], Mapping[str, float | None]]:
-    """The faults from begin to end; how long the bus took then."""
+async def strike(made: World, nemeses: Sequence[Nemesis]) -> tuple[list[Strike], Mapping[str, float | None]]:
+    """Faults from begin to end; how long, then, the bus took to deliver to each process again; None: it did not."""
     longest = max(nemesis.seconds for nemesis in nemeses)
     touched = {what for nemesis in nemeses for what in nemesis.touches.split()}
     # Peers that have everything when the server goes would miss nothing that it lost.
@@ -144,19 +145,21 @@ async def _strike(made: World, nemeses: Sequence[Nemesis]) -> tuple[list[_Strike
     if lags:
         made.signal("ledger", signal.SIGSTOP)
         await asyncio.sleep(_LAG)
-    async with asyncio.TaskGroup() as striking:
-        tasks = []
-        for nemesis in nemeses:
-            # Each at some moment of the longest one, which does not begin at once either.
-            latest = max(longest - nemesis.seconds, _STAGGER) if len(nemeses) > 1 else 0.0
-            tasks.append(striking.create_task(_strike_once(made, nemesis, made.rng.uniform(0, latest))))
-    if lags:
-        made.signal("ledger", signal.SIGCONT)
+    try:
+        async with asyncio.TaskGroup() as striking:
+            tasks = []
+            for nemesis in nemeses:
+                # Each at some moment of the longest one, which does not begin at once either.
+                latest = max(longest - nemesis.seconds, _STAGGER) if len(nemeses) > 1 else 0.0
+                tasks.append(striking.create_task(_strike_once(made, nemesis, made.rng.uniform(0, latest))))
+    finally:
+        if lags:
+            made.signal("ledger", signal.SIGCONT)
     watch = made.watch()
     return [task.result() for task in tasks], await watch.delivered(time.monotonic_ns(), _NEVER)
 
 
-async def _strike_once(made: World, nemesis: Nemesis, after: float) -> _Strike:
+async def _strike_once(made: World, nemesis: Nemesis, after: float) -> Strike:
     await asyncio.sleep(after)
     began = time.monotonic_ns()
     await nemesis.begin(made)
@@ -164,22 +167,22 @@ async def _strike_once(made: World, nemesis: Nemesis, after: float) -> _Strike:
     await nemesis.end(made)
     for fleet in made.fleets.values():
         fleet.struck(nemesis.kind, began)
-    return _Strike(nemesis, began, time.monotonic_ns())
+    return Strike(nemesis, began, time.monotonic_ns())
 
 
-async def _evidence(made: World, strikes: Sequence[_Strike]) -> dict[str, str]:
+async def evidence_of(made: World, strikes: Sequence[Strike]) -> dict[str, str]:
     """What shows that each struck.
 
     Raises:
         NotStruckError: Nothing does, though it was alone. Of several, one may leave another nothing to break.
     """
     evidence = {}
-    for strike in strikes:
+    for each in strikes:
         try:
-            shown = await strike.nemesis.evidence(made, strike.began, strike.ended)
+            shown = await each.nemesis.evidence(made, each.began, each.ended)
         except NotStruckError as exc:
             if len(strikes) == 1:
                 raise
             shown = f"not shown: {exc}"
-        evidence[strike.nemesis.name] = shown
+        evidence[each.nemesis.name] = shown
     return evidence

@@ -31,6 +31,7 @@ from relay import Network, block, deliver
 
 from bus_runtime import BusJobUpdateRequestMessage, BusSubscriber, PgmqBus, PublishError, find_binding, log_peer
 from bus_runtime.doorbell import open_doorbell
+from bus_runtime.stats import BusStats
 
 REFUSED = 3
 
@@ -167,6 +168,10 @@ class RuntimeBus(Bus):
         """Have handled what was received, acknowledge, leave."""
         await self._bus.stop()
 
+    def stats(self) -> BusStats:
+        """What the client says of itself."""
+        return self._bus.stats()
+
 
 class Subscriber(BusSubscriber):
     """Writes down what it is handed, before and after it takes its time."""
@@ -264,6 +269,7 @@ class Publishing:
         self._options = options
         self._slots = asyncio.Semaphore(options.outstanding)
         self._under_way: set[asyncio.Task[None]] = set()
+        self._number = 0
         self._over = asyncio.Event()
 
     def stop(self) -> None:
@@ -273,7 +279,7 @@ class Publishing:
     async def run(self) -> None:
         """Publish; returns when all that was begun has an outcome."""
         options, loop = self._options, asyncio.get_running_loop()
-        number, due = 0, loop.time()
+        due = loop.time()
         while options.publish_rate and not self._over.is_set():
             # Behind after an outage, it does not catch up: that would be another load than it was told to make.
             due = max(due + 1 / options.publish_rate, loop.time())
@@ -281,11 +287,15 @@ class Publishing:
             await self._slots.acquire()
             if self._over.is_set():
                 break
-            number += 1
-            task = asyncio.create_task(self._publish(f"{options.process}-{number}"))
-            self._under_way.add(task)
-            task.add_done_callback(self._finished)
+            self._begin()
         await asyncio.gather(*self._under_way)
+
+    def _begin(self) -> None:
+        """Begin the next publish, in a slot that was acquired."""
+        self._number += 1
+        task = asyncio.create_task(self._publish(f"{self._options.process}-{self._number}"))
+        self._under_way.add(task)
+        task.add_done_callback(self._finished)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -334,6 +344,17 @@ def lose_rings() -> None:
     loop.add_signal_handler(DELIVER, lose_none)
 
 
+def open_history(recorder: Recorder, options: Options, channel: str) -> None:
+    """Write down who this is."""
+    recorder.write("opened", process=options.process, channel=channel, client=options.client)
+
+
+def write_joining(recorder: Recorder, options: Options) -> None:
+    """Write down that it is about to join, and as what."""
+    acknowledge: Acknowledge = options.acknowledge if options.client == "bus_runtime" else "on_dispatch"
+    recorder.write("joining", peer=options.peer, acknowledge=acknowledge, in_hand=options.max_in_flight)
+
+
 async def run(options: Options) -> int:
     """Work until told to stop; the exit status."""
     stopping = asyncio.Event()
@@ -341,14 +362,13 @@ async def run(options: Options) -> int:
     with Recorder(options.history) as recorder:
         if options.relay:
             lose_rings()
-        recorder.write("opened", process=options.process, channel=binding.channel, client=options.client)
+        open_history(recorder, options, binding.channel)
         bus = (RuntimeBus if options.client == "bus_runtime" else PipecatBus)(options, recorder, stopping.set)
         publishing = Publishing(bus, recorder, options)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGUSR1, publishing.stop)
-        acknowledge: Acknowledge = options.acknowledge if options.client == "bus_runtime" else "on_dispatch"
-        recorder.write("joining", peer=options.peer, acknowledge=acknowledge, in_hand=options.max_in_flight)
+        write_joining(recorder, options)
         await bus.start()
         recorder.write("joined")
         print("ready", flush=True)

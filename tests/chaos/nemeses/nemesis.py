@@ -66,3 +66,6 @@ class Nemesis(ABC):
         if shortest < self.standstill or not self.standstill:
             raise NotStruckError(f"clients published all the same: they stood still for {shortest:.1f} s at most")
         return f"nothing published for {shortest:.1f} s"
+
+    async def undo(self, world: World) -> None:  # noqa: B027 - most leave nothing
+        """Take away what stays after the end, in a world that goes on."""

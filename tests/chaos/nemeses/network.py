@@ -185,6 +185,11 @@ class Forgotten(Nemesis):
         assert self._wall is not None
         self._wall.open_but_for(self._former)
 
+    async def undo(self, world: World) -> None:
+        """The numbers of those ports come again."""
+        assert self._wall is not None
+        self._wall.remove()
+
 
 class Partition(Nemesis):
     """The others go on; who is cut off hears their doorbells, and takes from them what fits."""
