@@ -72,7 +72,9 @@ class PeerCheck:
                     handled_at[message] = (when, process)
 
     def _repeated_within(self, process: Incarnation, message: int, before: int, when: int) -> None:
-        if process.promise.repeats_itself and self._faults_between(before, when):
+        # It may have been read, and waited its turn in the process, when the fault came.
+        published = min(before, self.channel.invoked[message])
+        if process.promise.repeats_itself and self._faults_between(published, when):
             self.case.verdict.tally.repeated += 1
             return
         self.case.verdict.add(

@@ -428,6 +428,21 @@ def test_pipecats_client_may_be_handed_something_again_after_a_fault(script, fau
     assert broken(script.check()) == (set() if fault else {Broken.DUPLICATE})
 
 
+@pytest.mark.parametrize("published_before", [True, False])
+def test_pipecats_client_may_hold_what_it_read_before_a_fault(script, published_before):
+    """It handles one after the other, and so some after the fault; then they come again."""
+    script.open("p1")
+    script.join("s1", client="pipecat", acknowledge="on_dispatch")
+    if published_before:
+        script.publish("p1", "p1-1")
+    script.fault("disruption")
+    if not published_before:
+        script.publish("p1", "p1-1")
+    script.handle("s1", messages="p1-1 p1-1")
+    script.settle()
+    assert broken(script.check()) == (set() if published_before else {Broken.DUPLICATE})
+
+
 @pytest.mark.parametrize("fault", [True, False])
 def test_a_duplicate_after_the_peer_had_left(script, fault):
     script.open("p1")
