@@ -36,9 +36,9 @@ def watch(*arguments: str, until: str, **environment: str) -> tuple[int, str]:
     """Runs it in a terminal until it has shown `until`, then presses Ctrl-C; its exit status and what it wrote."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
-    process = subprocess.Popen(
-        [BUSCTL, *arguments], env=_environment(environment), stdin=theirs, stdout=theirs, stderr=theirs
-    )
+    # xdist gives its processes a size of a terminal, which counts for more than the terminal's own.
+    sized = {name: value for name, value in _environment(environment).items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen([BUSCTL, *arguments], env=sized, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
     deadline = time.monotonic() + 60

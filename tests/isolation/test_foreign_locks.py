@@ -2,7 +2,6 @@
 # ruff: noqa: E501  a table, with a row a line
 
 import asyncio
-import itertools
 from collections.abc import Iterator
 
 import asyncpg
@@ -85,8 +84,7 @@ async def test_pgmqs_own_lock_on_a_queue_stops_no_deletion(databases):
 def documented_remedy() -> str:
     """The statements that the page recommends to a superuser."""
     section = PAGE.read_text().split("a test runs exactly these statements", 1)[1]
-    lines = section.splitlines()[2:]
-    return "\n".join(itertools.takewhile(lambda line: line.startswith("    "), lines))
+    return section.split("```sql\n", 1)[1].split("```", 1)[0]
 
 
 @pytest.fixture(scope="module")
