@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from chaos.soak import report
 from chaos.soak.outcome import Outcome
 from chaos.soak.plan import Plan
 from chaos.soak.run import soak
+
+#: Seconds in which several signals are one: a terminal, a shell and `make` each send theirs.
+_ONE_SIGNAL = 2.0
 
 #: Longer, and the token of the operator's account ends, which kubelets would renew.
 _MOST_MINUTES = 100.0
@@ -47,18 +51,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 async def run(plan: Plan, directory: Path) -> Outcome:
-    """The soak. The first Ctrl-C ends the load, the second one everything."""
+    """The soak. The first Ctrl-C ends the load, another one everything."""
     ending = asyncio.Event()
+    first = 0.0
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
     def end() -> None:
-        if ending.is_set():
-            task.cancel()
-        else:
+        nonlocal first
+        if not ending.is_set():
             print("\nending; once more ends at once", flush=True)
+            first = time.monotonic()
             ending.set()
+        elif time.monotonic() > first + _ONE_SIGNAL:
+            task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
