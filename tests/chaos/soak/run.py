@@ -118,16 +118,13 @@ class Soak:
         self.outcome.wanted = self.plan.load or self.outcome.maximum / 2
         sampler = Sampler(self._subjects, self.world.admin, self._costs)
         first = self.page
+        sampling = asyncio.create_task(sampler.run(self.plan.sample))
         try:
-            with self._busy() as churning:
-                sampling = asyncio.create_task(sampler.run(self.plan.sample))
-                try:
-                    await self._load()
-                finally:
-                    churning.set()
-                    sampling.cancel()
-                    await asyncio.gather(sampling, return_exceptions=True)
+            async with self._churning():
+                await self._load()
         finally:
+            sampling.cancel()
+            await asyncio.gather(sampling, return_exceptions=True)
             self.outcome.series = list(sampler.series.values())
             self.outcome.cpu = sampler.cpu()
         load = range(first, self.page)
@@ -180,11 +177,12 @@ class Soak:
         )
 
     async def _break_data(self, nemesis: Nemesis) -> Mapping[str, float | None]:
-        struck, recovery = await strike(self.world, [nemesis])
-        for each in struck:
+        try:
+            self._shown, recovery = await strike(self.world, [nemesis])
+        finally:
+            await nemesis.undo(self.world)
+        for each in self._shown:
             self.world.channels_fleets[LEGACY].struck(nemesis.kind, each.began)
-        self._shown = struck
-        await nemesis.undo(self.world)
         if not nemesis.with_pipecat:
             await self.world.restart_pipecat()
         return recovery
@@ -235,9 +233,21 @@ class Soak:
         except TimeoutError:
             pass
 
-    def _busy(self) -> _Threads:
-        churn, rotation = random.Random(f"{self.plan.seed} churn"), self.plan.rotation
-        return _Threads(self.control, churn, self.plan.churn, rotation)
+    @asynccontextmanager
+    async def _churning(self) -> AsyncIterator[None]:
+        """What is done to channels all the time, in threads of its own."""
+        control, plan, ended = self.control, self.plan, threading.Event()
+        rng = random.Random(f"{plan.seed} churn")
+        tasks = [
+            asyncio.create_task(asyncio.to_thread(control.churn, ended, rng, plan.churn)),
+            asyncio.create_task(asyncio.to_thread(control.rotate, ended, plan.rotation)),
+        ]
+        try:
+            yield
+        finally:
+            ended.set()
+            # They may still need what this event loop passes on.
+            await asyncio.gather(*tasks)
 
     def _subjects(self) -> Sequence[Subject]:
         found = [
@@ -264,27 +274,6 @@ class Soak:
             # Just killed.
             pass
         return costs
-
-
-class _Threads:
-    """What is done to channels the whole time, in threads of its own."""
-
-    def __init__(self, control: Control, rng: random.Random, churn: float, rotation: float) -> None:
-        self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=control.churn, args=(self._ended, rng, churn)),
-            threading.Thread(target=control.rotate, args=(self._ended, rotation)),
-        ]
-
-    def __enter__(self) -> threading.Event:
-        for thread in self._threads:
-            thread.start()
-        return self._ended
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def _say(text: str) -> None:
