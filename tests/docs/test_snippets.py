@@ -84,7 +84,9 @@ def test_commands_exist_with_their_flags(snippet: Snippet, tmp_path: Path, monke
         program, *arguments = words
         match program:
             case "make":
-                assert set(arguments) <= _targets(), snippet
+                variables = {word.partition("=")[0] for word in arguments if "=" in word}
+                assert {word for word in arguments if "=" not in word} <= _targets(), snippet
+                assert all(f"$({name})" in _makefile() for name in variables), snippet
             case "busctl":
                 _check_busctl(arguments, whole=snippet in snippets("sh"))
             case ".venv/bin/pytest":
@@ -118,8 +120,12 @@ def test_yaml_can_be_parsed_and_is_whole_or_says_what_of(snippet: Snippet) -> No
         )
 
 
+def _makefile() -> str:
+    return (ROOT / "Makefile").read_text()
+
+
 def _targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):.*##", _makefile(), re.MULTILINE))
 
 
 def _check_busctl(arguments: Sequence[str], *, whole: bool) -> None:
