@@ -121,6 +121,12 @@ class ObservedChannel:
     """By the server's clock."""
     logins: tuple[ObservedLogin, ...]
 
+    @property
+    def current_login(self) -> ObservedLogin | None:
+        """The login that was published last."""
+        published = [login for login in self.logins if login.is_published]
+        return max(published, key=lambda login: login.generation, default=None)
+
 
 @dataclass(frozen=True)
 class ChannelCounts:

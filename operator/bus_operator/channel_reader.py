@@ -18,10 +18,8 @@ from bus_operator.database import AdminConnection, connect_to_read, translate
 from bus_operator.errors import BusError, InsufficientPrivilegeError, NotFoundError, SpecError, TransientError
 from bus_operator.peer_view import PeerView
 
-CONNECT_TIMEOUT = 4.0
-"""Seconds: somebody waits for it."""
-
-_OTHER_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+OTHER_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+"""What the queries of this release meet in another release's registry."""
 
 _T = TypeVar("_T")
 
@@ -71,11 +69,16 @@ async def read_channel(admin: AdminConnection, name: str) -> ChannelView:
     return views[0]
 
 
+async def peers_in(connection: asyncpg.Connection, names: Sequence[str] | None) -> list[PeerView]:
+    """The peers of these channels in one database, by channel; None: of all."""
+    return [PeerView.from_row(row) for row in await connection.fetch(sql.query("peers"), names)]
+
+
 async def read_peers(holding: Holding) -> list[PeerView]:
     """The peers of these channels, by channel."""
 
     async def read(connection: asyncpg.Connection, _: Place) -> list[PeerView]:
-        return [PeerView.from_row(row) for row in await connection.fetch(sql.query("peers"), holding.names)]
+        return await peers_in(connection, holding.names)
 
     return [view for found in await in_shards(holding, read) for view in found]
 
@@ -96,9 +99,8 @@ async def read_details(holding: Holding) -> list[Details]:
         observed = await catalog.observe_channel(connection, name)
         if observed is None:
             return []
-        rows = await connection.fetch(sql.query("peers"), holding.names)
         issued = channel_view.from_database(observed, None, place).issued
-        return [Details([PeerView.from_row(row) for row in rows], issued)]
+        return [Details(await peers_in(connection, holding.names), issued)]
 
     return [details for found in await in_shards(holding, read) for details in found]
 
@@ -135,7 +137,7 @@ class Shard(NamedTuple):
             with translate(str(self.admin.endpoint)):
                 return await read(self.connection, self.place)
         except TransientError as exc:
-            if isinstance(exc.__cause__, _OTHER_SCHEMA):
+            if isinstance(exc.__cause__, OTHER_SCHEMA):
                 raise _skew(self.admin, self.version) from exc
             raise
 
@@ -163,7 +165,7 @@ async def open_shards(holding: Holding) -> AsyncIterator[list[Shard]]:
             """None: nothing was installed yet, or it is somebody else's of that name."""
             database = naming.shard_database(admin.endpoint.database, index)
             shard = admin.for_database(database)
-            connection = await stack.enter_async_context(connect_to_read(shard, patience=CONNECT_TIMEOUT))
+            connection = await stack.enter_async_context(connect_to_read(shard))
             version = await _installed_version(connection, shard)
             return Shard(connection, shard, Place(None, database, index), version) if version is not None else None
 

@@ -152,7 +152,7 @@ def from_database(observed: "ObservedChannel", counts: "ChannelCounts | None", p
     reference, _, _ = (observed.owner_reference or "").partition("@")
     namespace, _, name = reference.partition("/")
     readiness = _judged(observed)
-    current = _current(observed.logins)
+    current = observed.current_login
     return ChannelView(
         namespace=namespace or None,
         name=name or None,
@@ -169,11 +169,6 @@ def from_database(observed: "ObservedChannel", counts: "ChannelCounts | None", p
         generation=current.generation if current else None,
         issued=current.published_at if current else None,
     )
-
-
-def _current(logins: "Sequence[ObservedLogin]") -> "ObservedLogin | None":
-    published = [login for login in logins if login.is_published]
-    return max(published, key=lambda login: login.generation, default=None)
 
 
 def _judged(observed: "ObservedChannel") -> Readiness:

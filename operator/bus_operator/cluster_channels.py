@@ -1,5 +1,7 @@
 """Reads BusChannels for busctl: one list, however many there are."""
 
+from typing import Any
+
 from bus_operator import channel_view, naming
 from bus_operator.channel_view import ChannelView
 from bus_operator.cluster_client import ClusterClient
@@ -26,7 +28,17 @@ def list_channels(client: ClusterClient, namespace: str | None, label_selector: 
 
 def get_channel(client: ClusterClient, namespace: str, name: str) -> ChannelView:
     """A BusChannel. Raises NotFoundError."""
+    return channel_view.from_resource(get_resource(client, namespace, name))
+
+
+def get_resource(client: ClusterClient, namespace: str, name: str) -> dict[str, Any]:
+    """A BusChannel as the API server sends it. Raises NotFoundError."""
     try:
-        return channel_view.from_resource(client.get(path("buschannels", namespace, name)))
+        return client.get(path("buschannels", namespace, name))
     except NotFoundError as exc:
-        raise NotFoundError(f"there is no BusChannel {namespace}/{name}: busctl status -A shows all") from exc
+        raise missing(namespace, name) from exc
+
+
+def missing(namespace: str, name: str) -> NotFoundError:
+    """That there is no such BusChannel."""
+    return NotFoundError(f"there is no BusChannel {namespace}/{name}: busctl status -A shows all")

@@ -33,6 +33,9 @@ its locks are free, before another leads. Where that timeout does not apply, `en
 CONNECT_TIMEOUT = 10.0
 """Seconds until an address that does not answer counts as unreachable."""
 
+READER_TIMEOUT = 4.0
+"""The same where somebody waits for it at a terminal."""
+
 COMMAND_TIMEOUT = 25.0
 """Seconds until a session in which a statement is not answered counts as lost; locks are waited for 10 s at most."""
 
@@ -252,11 +255,9 @@ async def connect(admin: AdminConnection) -> AsyncIterator[asyncpg.Connection]:
 
 
 @asynccontextmanager
-async def connect_to_read(
-    admin: AdminConnection, reader: str = "busctl", patience: float = CONNECT_TIMEOUT
-) -> AsyncIterator[asyncpg.Connection]:
-    """The same, but the server refuses to write in it; arguments as of `open_session`."""
-    async with _closed(admin, await open_session(admin, reader=reader, patience=patience)) as connection:
+async def connect_to_read(admin: AdminConnection, reader: str = "busctl") -> AsyncIterator[asyncpg.Connection]:
+    """The same, but the server refuses to write in it, and nobody waits for it long; `reader` as of `open_session`."""
+    async with _closed(admin, await open_session(admin, reader=reader, patience=READER_TIMEOUT)) as connection:
         yield connection
 
 

@@ -99,11 +99,6 @@ class RetiringLogin:
         return bool(self.login.users) and self.login.warned_at is None and now >= self.deadline - rules.overlap + after
 
 
-def current_login(observed: ObservedChannel) -> ObservedLogin | None:
-    """The login that was published last."""
-    return max((login for login in observed.logins if login.is_published), key=_generation, default=None)
-
-
 def retiring_logins(observed: ObservedChannel, rules: RotationRules) -> list[RetiringLogin]:
     """The logins that were published before, oldest first, with the end of the time that each may be used."""
     published = sorted((login for login in observed.logins if login.is_published), key=_generation)
@@ -116,7 +111,7 @@ def retiring_logins(observed: ObservedChannel, rules: RotationRules) -> list[Ret
 
 def is_wanted(observed: ObservedChannel, rules: RotationRules) -> bool:
     """Whether a rotation was asked for that has not begun."""
-    current = current_login(observed)
+    current = observed.current_login
     return current is not None and _cause(observed, current, rules, valid=True, held=None) is not None
 
 
@@ -127,7 +122,7 @@ def next_step(observed: ObservedChannel, rules: RotationRules) -> timedelta | No
     """
     if retiring := retiring_logins(observed, rules):
         return min(item.deadline for item in retiring) - observed.observed_at
-    current = current_login(observed)
+    current = observed.current_login
     due = _due_at(observed, current, rules) if current is not None else None
     return due - observed.observed_at if due is not None else None
 
@@ -171,7 +166,7 @@ def plan_credentials(
         generation = max((login.generation for login in observed.logins), default=0) + 1
         issue = IssueCredential(generation, desired.login_connections, rules.request, cause=Cause.OWNER_CHANGED)
         return [issue, *(DropLogin(login.role, login.generation) for login in observed.logins)]
-    current = current_login(observed)
+    current = observed.current_login
     in_binding = _valid_login(observed, held)
     valid = in_binding is not None
     retiring = retiring_logins(observed, rules)
@@ -205,7 +200,7 @@ def _valid_login(observed: ObservedChannel, held: HeldCredential | None) -> Obse
     found = next((login for login in observed.logins if held and login.role == held.username), None)
     if held is None or found is None or not found.is_sound or not credentials.matches(held.password, found.verifier):
         return None
-    current = current_login(observed)
+    current = observed.current_login
     # A binding that was put back to an older one counts as lost: that login is about to end.
     return found if current is None or found.generation >= current.generation else None
 

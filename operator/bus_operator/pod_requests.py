@@ -44,7 +44,7 @@ def labels_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 def may_be_selected(pod: Mapping[str, Any]) -> bool:
     """Whether it matters to `requested_channels` what selects the pod. Raises MalformedPodError as that does."""
     label = labels_of(pod).get(LABEL)
-    return label is None or (label == "true" and not _named(pod))
+    return label is None or (label == "true" and not named_channels(pod))
 
 
 def requested_channels(pod: Mapping[str, Any], selecting: Sequence[str] = ()) -> Request:
@@ -55,7 +55,7 @@ def requested_channels(pod: Mapping[str, Any], selecting: Sequence[str] = ()) ->
     label = labels_of(pod).get(LABEL)
     if label != "true" and (label is not None or not selecting):
         return Request()
-    asked = _named(pod)
+    asked = named_channels(pod)
     if not asked and selecting:
         return _selected(selecting, asked=label is not None)
     if not asked:
@@ -82,8 +82,8 @@ def _selected(channels: Sequence[str], *, asked: bool) -> Request:
     return Request(tuple(channels[:MAX_CHANNELS]), warnings, asked=asked)
 
 
-def _named(pod: Mapping[str, Any]) -> list[str]:
-    """What the annotation lists, be they names or not."""
+def named_channels(pod: Mapping[str, Any]) -> list[str]:
+    """What the annotation lists, be they names or not. Raises MalformedPodError when it is no text."""
     value = mapping(mapping(pod, "metadata", ""), "annotations", "/metadata").get(CHANNELS_ANNOTATION) or ""
     if not isinstance(value, str):
         raise MalformedPodError(f"/metadata/annotations: {CHANNELS_ANNOTATION} is not a string")

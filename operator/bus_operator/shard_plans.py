@@ -62,7 +62,7 @@ class ShardPlans:
 
 
 @asynccontextmanager
-async def of_server(admin: AdminConnection, count: int, patience: float) -> AsyncIterator[ShardPlans]:
+async def of_server(admin: AdminConnection, count: int) -> AsyncIterator[ShardPlans]:
     """Plans the databases among which `count` shards are spread, as `shards.install` would make them.
 
     Raises:
@@ -75,14 +75,14 @@ async def of_server(admin: AdminConnection, count: int, patience: float) -> Asyn
             shard = admin.for_database(name)
             takes_channels = index < count
             try:
-                connection = await stack.enter_async_context(connect_to_read(shard, patience=patience))
+                connection = await stack.enter_async_context(connect_to_read(shard))
                 run = await dry_run.installation_of(connection)
                 channels = await _count(connection)
             except BusError as exc:
                 return ShardPlan(index, shard, exc, None, takes_channels=takes_channels)
             return ShardPlan(index, shard, run, connection, channels, takes_channels)
 
-        first = await stack.enter_async_context(connect_to_read(admin, patience=patience))
+        first = await stack.enter_async_context(connect_to_read(admin))
         present = await catalog.shards(first, admin.endpoint.database)
         plans = [ShardPlan(0, admin, await dry_run.installation_of(first), first, await _count(first))]
         for index in sorted({*range(1, count), *(index for index, own in present.items() if own)}):

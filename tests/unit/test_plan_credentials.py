@@ -12,7 +12,6 @@ from bus_operator.plan_credentials import (
     MAX_LOGINS,
     HeldCredential,
     RotationRules,
-    current_login,
     is_contested,
     is_wanted,
     next_look,
@@ -181,7 +180,7 @@ class TestRetiring:
     def test_what_the_secret_holds_never_ends(self) -> None:
         observed = channel(login(1), login(2, unused_since=NOW), at=timedelta(days=900))
         assert planned(observed, holding(2)) == [DropLogin(login(1).role, 1)]
-        assert current_login(observed) == observed.logins[1]
+        assert observed.current_login == observed.logins[1]
 
     @pytest.mark.parametrize(
         ("overlap", "at", "warns"),

@@ -204,7 +204,8 @@ async def test_a_handler_that_raises_is_acknowledged(broker: InMemoryBroker) -> 
     await bus.stop()
 
 
-async def test_on_dispatch_acknowledges_before_handling(broker: InMemoryBroker) -> None:
+async def held_up(broker: InMemoryBroker) -> tuple[PgmqBus, Recorder, asyncio.Event]:
+    """A started bus that acknowledges on dispatch, and its subscriber, whose handler waits for the event."""
     gate = asyncio.Event()
 
     async def wait(_: BusMessage) -> None:
@@ -214,6 +215,11 @@ async def test_on_dispatch_acknowledges_before_handling(broker: InMemoryBroker) 
     recorder = Recorder(handler=wait)
     await bus.subscribe(recorder)
     await bus.start()
+    return bus, recorder, gate
+
+
+async def test_on_dispatch_acknowledges_before_handling(broker: InMemoryBroker) -> None:
+    bus, recorder, gate = await held_up(broker)
     await bus.send(note(1))
     await eventually(lambda: bus.stats().acknowledged == 1)
     assert recorder.messages == []
@@ -224,15 +230,7 @@ async def test_on_dispatch_acknowledges_before_handling(broker: InMemoryBroker) 
 
 async def test_on_dispatch_stopping_waits_for_handlers(broker: InMemoryBroker) -> None:
     """What is acknowledged already comes to nobody else."""
-    gate = asyncio.Event()
-
-    async def wait(_: BusMessage) -> None:
-        await gate.wait()
-
-    bus = make_bus(broker, acknowledge="on_dispatch")
-    recorder = Recorder(handler=wait)
-    await bus.subscribe(recorder)
-    await bus.start()
+    bus, recorder, gate = await held_up(broker)
     for number in range(3):
         await bus.send(note(number))
     await eventually(lambda: bus.stats().acknowledged == 3)

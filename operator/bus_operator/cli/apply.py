@@ -9,21 +9,14 @@ from typing import IO
 import click
 
 from bus_operator.cli import applying
+from bus_operator.cli.files import files_option
 from bus_operator.cli.manifests import read_manifests
 from bus_operator.database import AdminConnection
 from bus_operator.errors import SpecError
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--filename",
-    "files",
-    type=click.File(encoding="utf-8"),
-    multiple=True,
-    required=True,
-    help="File with BusChannel manifests; - reads standard input. May be given several times.",
-)
+@files_option("BusChannel manifests")
 @click.option(
     "--database",
     "uri",

@@ -19,7 +19,7 @@ import click
 
 from bus_operator.cli import completion
 from bus_operator.cli.source import ClusterSource, DatabaseSource, Source, source_options
-from bus_operator.errors import NotFoundError, SpecError
+from bus_operator.errors import SpecError
 from bus_runtime import AccessDeniedError, Binding, BusError, UnavailableError, find_binding
 from bus_runtime.binding import ROOT_VARIABLE, read_binding
 
@@ -139,10 +139,7 @@ def _of_administrator(source: DatabaseSource, channel: str) -> Binding:
 def _of_secret(source: ClusterSource, namespace: str, name: str) -> Binding:
     from bus_operator import cluster_channels
 
-    try:
-        body = source.client.get(cluster_channels.path("buschannels", namespace, name))
-    except NotFoundError as exc:
-        raise NotFoundError(f"there is no BusChannel {namespace}/{name}: busctl status -A shows all") from exc
+    body = cluster_channels.get_resource(source.client, namespace, name)
     secret = ((body.get("status") or {}).get("secretRef") or {}).get("name")
     if not secret:
         raise SpecError(

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import click
 
 from bus_operator.cli import output as out
+from bus_operator.cli.files import files_option
 from bus_operator.cli.source import ClusterSource, Source, source_options
 from bus_operator.errors import BusError, SpecError
 
@@ -63,15 +64,7 @@ class Planned:
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--filename",
-    "files",
-    type=click.File(encoding="utf-8"),
-    multiple=True,
-    required=True,
-    help="File with manifests; - reads standard input. May be given several times.",
-)
+@files_option("manifests")
 @source_options(all_namespaces=False, reads=False)
 @click.option(
     "--bindings",
@@ -133,9 +126,8 @@ def _tell(notes: Sequence[str]) -> None:
 async def _plan_database(admin: "AdminConnection", manifests: "Manifests", root: Path | None) -> list[Planned]:
     """What `busctl apply` would do."""
     from bus_operator import shard_plans
-    from bus_operator.channel_reader import CONNECT_TIMEOUT
 
-    async with shard_plans.of_server(admin, manifests.shards, CONNECT_TIMEOUT) as plans:
+    async with shard_plans.of_server(admin, manifests.shards) as plans:
         planned = _databases(plans)
         for manifest in manifests.channels:
             try:
@@ -213,13 +205,12 @@ async def _plan_residents(
 ) -> list[Planned]:
     """A BusDatabase and the channels in it."""
     from bus_operator import shard_plans
-    from bus_operator.channel_reader import CONNECT_TIMEOUT
 
     database = surroundings.inventory.databases[key]
     planned = [Planned(str(database), objects=change.objects)] if change is not None else []
     try:
         admin = surroundings.admin_of(database)
-        async with shard_plans.of_server(admin, database.database_spec().shards, CONNECT_TIMEOUT) as plans:
+        async with shard_plans.of_server(admin, database.database_spec().shards) as plans:
             planned += _databases(plans)
             for resident in residents:
                 try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import asyncpg
 
-from bus_operator import catalog, drift_look, naming, sql
+from bus_operator import catalog, channel_reader, drift_look, naming, sql
 from bus_operator.catalog import ChannelUsage, ObservedDatabase
 from bus_operator.database import AdminConnection, connect_to_read
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
@@ -16,9 +16,6 @@ from bus_operator.obstacles import obstacles
 from bus_operator.peer_view import PeerView
 
 READER = "busctl doctor"
-
-CONNECT_TIMEOUT = 4.0
-"""Seconds: somebody waits for it."""
 
 PROGRESS_SECONDS = 1.0
 """How long peers that seem to be stalled are watched: one that acknowledges meanwhile is only slow."""
@@ -72,7 +69,7 @@ async def look(admin: AdminConnection, names: Sequence[str] | None) -> DatabaseL
     Raises:
         BusError: When it cannot be used at all.
     """
-    async with connect_to_read(admin, READER, CONNECT_TIMEOUT) as connection:
+    async with connect_to_read(admin, READER) as connection:
         observed = await catalog.observe_database(connection, registry=False)
         row = await connection.fetchrow(sql.query("examine_database"))
         readable = observed.schema_installed and observed.owns_as_owner_role
@@ -94,8 +91,8 @@ async def look(admin: AdminConnection, names: Sequence[str] | None) -> DatabaseL
             _look_at_channels(connection, admin, names),
             *(_look_at_shard(admin, index, names) for index, own in others.items() if own),
         )
-    return DatabaseLook(
-        **{name: getattr(seen, name) for name in seen.__dataclass_fields__ if name not in _Part.__dataclass_fields__},
+    return replace(
+        seen,
         drift=[item for part in parts for item in part.drift],
         peers=[peer for part in parts for peer in part.peers],
         progressing=frozenset().union(*(part.progressing for part in parts)),
@@ -115,7 +112,7 @@ class _Part:
 
 async def _look_at_shard(admin: AdminConnection, index: int, names: Sequence[str] | None) -> _Part:
     shard = admin.for_database(naming.shard_database(admin.endpoint.database, index))
-    async with connect_to_read(shard, READER, CONNECT_TIMEOUT) as connection:
+    async with connect_to_read(shard, READER) as connection:
         observed = await catalog.observe_database(connection, registry=False)
         if not (observed.schema_installed and observed.owns_as_owner_role):
             return _Part()
@@ -132,14 +129,14 @@ async def _look_at_channels(
 
 
 async def _drift_in(admin: AdminConnection) -> list[Difference]:
-    async with connect_to_read(admin, READER, CONNECT_TIMEOUT) as connection:
+    async with connect_to_read(admin, READER) as connection:
         return await drift_look.look(connection)
 
 
 async def _use_in(connection: asyncpg.Connection, names: Sequence[str] | None) -> _Part:
     try:
         return await _read_use(connection, names)
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
+    except channel_reader.OTHER_SCHEMA:
         # The look for drift says what is missing.
         return _Part()
 
@@ -147,21 +144,17 @@ async def _use_in(connection: asyncpg.Connection, names: Sequence[str] | None) -
 async def _read_use(connection: asyncpg.Connection, names: Sequence[str] | None) -> _Part:
     channels = dict(await connection.fetch(sql.query("channel_numbers")))
     used = {channels[item.id]: item for item in await catalog.survey(connection) if item.id in channels}
-    peers = await _peers(connection, names)
+    peers = await channel_reader.peers_in(connection, names)
     progressing: frozenset[PeerKey] = frozenset()
     if stalled := {key_of(peer): peer for peer in peers if peer.state == "Stalled"}:
         await asyncio.sleep(PROGRESS_SECONDS)
         progressing = frozenset(
             key_of(peer)
-            for peer in await _peers(connection, names)
+            for peer in await channel_reader.peers_in(connection, names)
             if key_of(peer) in stalled and _has_moved(stalled[key_of(peer)], peer)
         )
     wanted = used if names is None else {name: item for name, item in used.items() if name in names}
     return _Part((), peers, progressing, wanted)
-
-
-async def _peers(connection: asyncpg.Connection, names: Sequence[str] | None) -> list[PeerView]:
-    return [PeerView.from_row(row) for row in await connection.fetch(sql.query("peers"), names)]
 
 
 def key_of(peer: PeerView) -> PeerKey:
@@ -179,7 +172,7 @@ async def _is_handed_around(connection: asyncpg.Connection, admin: AdminConnecti
     """Whether sessions are lent to others between transactions: an idle one's is given to the next that asks."""
     if await connection.fetchval("SELECT pg_backend_pid()") == connection.get_server_pid():
         return False
-    async with connect_to_read(admin, READER, CONNECT_TIMEOUT) as second:
+    async with connect_to_read(admin, READER) as second:
         for _ in range(5):
             own = await connection.fetchval("SELECT pg_backend_pid()")
             if await second.fetchval("SELECT pg_backend_pid()") == own:

@@ -18,7 +18,7 @@ from bus_operator.doctor.findings import Examined, Outcome
 from bus_operator.doctor.pod import PodFacts
 from bus_operator.errors import BusError, NotFoundError, SpecError
 from bus_operator.peer_view import PeerView
-from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL
+from bus_operator.pod_requests import LABEL, named_channels
 
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -124,15 +124,10 @@ def _meant(
     if target.kind == "channel":
         found = [view for view in views if view.name == target.name]
         if not found:
-            raise NotFoundError(f"there is no BusChannel {target.namespace}/{target.name}: busctl status -A shows all")
-        return found, [body for body in pods if target.name in _asked(body)]
-    asked = {name for body in pods for name in _asked(body)}
+            raise cluster_channels.missing(target.namespace, target.name)
+        return found, [body for body in pods if target.name in named_channels(body)]
+    asked = {name for body in pods for name in named_channels(body)}
     return [view for view in views if view.name in asked], pods
-
-
-def _asked(body: dict[str, Any]) -> list[str]:
-    value = (body["metadata"].get("annotations") or {}).get(CHANNELS_ANNOTATION) or ""
-    return [name.strip() for name in value.split(",")]
 
 
 def _pods(client: ClusterClient, namespace: str | None, target: Target | None) -> list[dict[str, Any]]:
