@@ -78,6 +78,14 @@ class Ref:
         about.sort(key=lambda item: int(item["metadata"]["resourceVersion"]))
         return [(item["type"], item["reason"], item["message"]) for item in about]
 
+    def wait_event(self, kind: str, reason: str) -> str:
+        """Waits for such an Event: it is posted after the status is written. Returns its message."""
+
+        def posted() -> list[str]:
+            return [message for *found, message in self.events() if found == [kind, reason]]
+
+        return str(wait_until(posted, f"an Event {reason} about {self.path}")[-1])
+
 
 @dataclass(frozen=True)
 class Joined:

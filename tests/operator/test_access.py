@@ -40,7 +40,7 @@ async def test_access_ends_and_comes_back(world: World, namespace: Namespace, ch
     assert channel.condition("CredentialsCurrent")["status"] == "False"
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(binding["uri"])
-    assert ("Warning", "NamespaceNotAllowed", message) in channel.events()
+    assert channel.wait_event("Warning", "NamespaceNotAllowed") == message
 
     change(database, user, True)
     channel.wait_ready()

@@ -45,7 +45,7 @@ async def test_ready(world: World, namespace: Namespace) -> None:
         "backlog": 0,
         "credentialGeneration": 1,
     }
-    wait_until(lambda: channel.events() == [("Normal", "Ready", "everything is in place")], "its Event")
+    assert channel.wait_event("Normal", "Ready") == "everything is in place"
 
     secret = namespace.raw_secret("orders-bus")
     resource = channel.get()["metadata"]

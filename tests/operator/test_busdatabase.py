@@ -35,7 +35,7 @@ async def test_ready(world: World, namespace: Namespace) -> None:
     assert status["observedGeneration"] == 1
     probed = datetime.fromisoformat(status["lastProbeTime"])
     assert timedelta() <= datetime.now(UTC) - probed < timedelta(seconds=30)
-    wait_until(lambda: database.events() == [("Normal", "Ready", "everything is in place")], "its Event")
+    assert database.wait_event("Normal", "Ready") == "everything is in place"
     namespace.channel()
     wait_until(lambda: database.status["channels"] == 1, "the channel is counted")
 
@@ -48,7 +48,8 @@ def test_secret_not_found(world: World, namespace: Namespace) -> None:
     )
     assert database.condition("Reachable")["status"] == "False"
     assert database.condition("Installed")["reason"] == "Waiting"
-    assert [event[:2] for event in database.events()] == [("Warning", "SecretNotFound")]
+    database.wait_event("Warning", "SecretNotFound")
+    assert len(database.events()) == 1
 
 
 async def test_another_key_and_basic_auth_keys(world: World, namespace: Namespace) -> None:
@@ -95,7 +96,7 @@ def test_secret_invalid(world: World, namespace: Namespace, data: dict[str, str]
     database = namespace.database(None)
     assert database.wait_for("SecretInvalid")["message"] == f"Secret {namespace.name}/main-admin: {message}"
     assert MARKER not in str(database.get())
-    assert MARKER not in str(database.events())
+    assert MARKER not in database.wait_event("Warning", "SecretInvalid")
 
 
 async def test_authentication_failed(world: World, namespace: Namespace) -> None:

@@ -32,6 +32,8 @@ async def test_sigterm(world: World, namespace: Namespace, operator: Operator) -
     channel.wait_ready()
     wait_until(lambda: database.status["channels"] == 1, "the channel is counted")
     binding = namespace.raw_secret("orders-bus")
+    for resource in (database, channel):
+        resource.wait_event("Normal", "Ready")
     before = state(database, channel)
     status, seconds = operator.terminate()
     assert status == 0

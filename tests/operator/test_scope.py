@@ -51,7 +51,7 @@ async def test_two_namespaces(world: World, served: tuple[Namespace, Namespace])
     channel.wait_ready()
     async with user.login() as login:
         await login.join()
-    assert "Ready" in {reason for _, reason, _ in channel.events()}
+    channel.wait_event("Normal", "Ready")
     user.set_labels(team="other")
     channel.wait_for("NamespaceNotAllowed", seconds=30)
     channel.delete()

@@ -50,7 +50,7 @@ async def test_a_hole_is_named_and_the_channel_not_ready(hasty: World, namespace
     assert condition["status"] == "False"
     assert "the channel's login could create schemas" in condition["message"]
     assert channel.condition("IsolationVerified")["reason"] == "MayCreateSchema"
-    assert ("Warning", "MayCreateSchema") in [(kind, reason) for kind, reason, _ in channel.events()]
+    channel.wait_event("Warning", "MayCreateSchema")
     async with created.session() as session:
         await session.execute(f"revoke create on database {created.name} from public")
     channel.wait_ready(seconds=30)
