@@ -1,8 +1,8 @@
 """Notices when somebody edits or deletes the Secret of a binding.
 
-One watch for each namespace in which channels are settled, on Secrets that carry our label, for their metadata alone:
-no content of a Secret is sent, and nothing is kept but the versions of those that were seen. Where a watch does not
-work, as without the right to it, the channels of the namespace are looked at in each resync.
+One watch for each namespace with channels that were looked at, on Secrets that carry our label, for their metadata
+alone: no content of a Secret is sent, and nothing is kept but the versions of those that were seen. Where a watch does
+not work, as without the right to it, the channels of the namespace are looked at in each resync.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class BindingWatch:
 
     Args:
         kube: The Kubernetes API.
-        ledger: The settled channels.
+        ledger: The channels that were looked at.
         wake: Asks for a BusChannel to be looked at soon.
     """
 
@@ -47,7 +47,7 @@ class BindingWatch:
         self._wake = wake
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._versions: dict[str, dict[str, str]] = {}
-        """By namespace, if its watch works: the versions of the Secrets by name."""
+        """By namespace, if its watch works: the versions of the Secrets by name; of one that is gone, its last."""
 
     def cover(self, namespace: str) -> None:
         """Begins to watch a namespace, unless it is watched."""
@@ -59,7 +59,7 @@ class BindingWatch:
         return namespace in self._versions
 
     def is_outdated(self, namespace: str, name: str, version: str) -> bool:
-        """Whether a newer version of the Secret was seen already."""
+        """Whether a newer version of the Secret was seen already, or that it went."""
         return comes_before(version, self._versions.get(namespace, {}).get(name, version))
 
     def stop(self) -> None:
@@ -71,7 +71,7 @@ class BindingWatch:
 
     async def _follow(self, namespace: str) -> None:
         try:
-            while any(True for _ in self._ledger.settled_in(namespace)):
+            while any(True for _ in self._ledger.seen_in(namespace)):
                 try:
                     await self._watch(namespace)
                     await asyncio.sleep(BREATH)
@@ -80,7 +80,7 @@ class BindingWatch:
                     self._versions.pop(namespace, None)
                     await asyncio.sleep(RECONNECT if isinstance(exc, TransientError) else PAUSE)
         finally:
-            # A namespace without channels is not watched; the next that is settled there begins anew.
+            # A namespace without channels is not watched; the next that is looked at there begins anew.
             self._versions.pop(namespace, None)
             self._tasks.pop(namespace, None)
 
@@ -99,16 +99,15 @@ class BindingWatch:
 
     def _take(self, namespace: str, seen: dict[str, str], binding: BindingVersion) -> None:
         key = namespace, binding.channel
-        if binding.deleted:
-            seen.pop(binding.name, None)
-            if self._ledger.is_settled(key):
-                self._wake(key)
-            return
+        # A look that is under way finds it here when it ends.
         seen[binding.name] = binding.version
-        if not self._ledger.holds_secret(key, binding.name, binding.version):
+        if binding.deleted and self._ledger.holds(key):
+            seen.pop(binding.name)
+            self._wake(key)
+        elif not self._ledger.holds_secret(key, binding.name, binding.version):
             self._wake(key)
 
     def _look_for_missing(self, namespace: str, seen: dict[str, str]) -> None:
-        for key, settled in self._ledger.settled_in(namespace):
-            if settled.secret not in seen:
+        for key, channel in self._ledger.seen_in(namespace):
+            if channel.secret not in seen:
                 self._wake(key)

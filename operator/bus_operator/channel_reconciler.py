@@ -150,26 +150,26 @@ class ChannelReconciler:
             tallies.failed(resource.kind, failure.reason)
             # What waits for its database is woken by that.
             return None if failure.reason == "DatabaseUnavailable" else self._resync
-        if self._settle(resource, progress):
+        if progress.found is not None:
+            self._note(resource, progress, progress.found)
+        if self._ledger.is_settled(resource.key):
             return progress.next_look
         return min(self._resync, progress.next_look or self._resync)
 
-    def _settle(self, resource: Resource, progress: Progress) -> bool:
-        """Notes that all is right. False when it may not be any more."""
-        found = progress.found
-        if found is None or not found.at_rest or (progress.verdict and progress.verdict.reason != "Verified"):
-            return False
-        self._bindings.cover(resource.namespace)
-        if self._bindings.is_outdated(resource.namespace, found.secret, found.secret_version):
-            return False
-        self._ledger.settle(
+    def _note(self, resource: Resource, progress: Progress, found: Found) -> None:
+        """Notes what was found; has it looked at again if that is not true any more."""
+        at_rest = found.at_rest and (progress.verdict is None or progress.verdict.reason == "Verified")
+        self._ledger.note(
             resource,
-            found.observed,
+            found.observed if at_rest else None,
             secret=found.secret,
             secret_version=found.secret_version,
             look_again=progress.next_look,
         )
-        return True
+        self._bindings.cover(resource.namespace)
+        if self._bindings.is_outdated(resource.namespace, found.secret, found.secret_version):
+            self._ledger.forget(resource.key)
+            self._wake(resource.kind, resource.key)
 
     async def _provision(
         self, resource: Resource, surveyed: Surveyed | None, progress: Progress, fields: dict[str, Any]

@@ -148,3 +148,17 @@ async def test_changes_while_a_status_is_being_written(world: World, namespace: 
         channel.patch({"limits": {"maxPeers": peers}})
     channel.wait_ready(seconds=AT_ONCE)
     assert channel.status["observedGeneration"] == 40
+
+
+async def test_a_binding_that_is_edited_after_a_rotation(world: World, namespace: Namespace) -> None:
+    """A channel is watched as any other while a former credential of it goes on."""
+    namespace.database((await world.postgres()).dsn)
+    channel = namespace.channel(credentials={"overlap": "1h"})
+    channel.wait_ready()
+    channel.annotate({"pgmqbus.dev/rotate": "once"})
+    channel.wait_event("Normal", "CredentialRotated")
+    channel.wait_ready()
+    for damage in ({"config.json": "damaged"}, {"channel": "damaged"}):
+        before = namespace.secret("orders-bus")
+        namespace.put_secret("orders-bus", damage)
+        wait_until(lambda before=before: namespace.secret("orders-bus") == before, "it is put right", AT_ONCE)

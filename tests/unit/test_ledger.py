@@ -47,7 +47,7 @@ def clock() -> Clock:
 @pytest.fixture
 def ledger(clock: Clock) -> Ledger:
     made = Ledger(clock)
-    made.settle(resource(), SEEN, secret="orders-bus", secret_version="7", look_again=100)
+    made.note(resource(), SEEN, secret="orders-bus", secret_version="7", look_again=100)
     return made
 
 
@@ -73,6 +73,15 @@ def test_nor_what_is_due_or_was_asked_for(ledger: Ledger, clock: Clock) -> None:
     ledger.forget(KEY)
     assert not ledger.is_settled(KEY)
     assert not ledger.agrees(resource(), SEEN)
+
+
+def test_what_is_not_at_rest_is_not_settled_but_its_secret_is_known(ledger: Ledger) -> None:
+    ledger.note(resource(), None, secret="orders-bus", secret_version="8")
+    assert ledger.holds(KEY)
+    assert not ledger.is_settled(KEY)
+    assert not ledger.agrees(resource(), SEEN)
+    assert ledger.holds_secret(KEY, "orders-bus", "8")
+    assert not ledger.holds_secret(KEY, "orders-bus", "9")
 
 
 class Secrets:
@@ -102,7 +111,7 @@ def secrets() -> Secrets:
 @pytest.fixture
 async def watch(secrets: Secrets, woken: list[Key], clock: Clock) -> AsyncIterator[tuple[BindingWatch, Ledger]]:
     ledger = Ledger(clock)
-    ledger.settle(resource(), SEEN, secret="orders-bus", secret_version="7")
+    ledger.note(resource(), SEEN, secret="orders-bus", secret_version="7")
     made = BindingWatch(cast(Kube, secrets), ledger, woken.append)
     made.cover("shop")
     yield made, ledger
@@ -139,6 +148,22 @@ async def test_an_edit_and_a_deletion_wake_the_channel_and_its_own_writes_do_not
     assert woken == [KEY, KEY]
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_what_happens_during_a_look_is_known_at_its_end(
+    watch: tuple[BindingWatch, Ledger], secrets: Secrets, woken: list[Key], deleted: bool
+) -> None:
+    bindings, ledger = watch
+    secrets.events.put_nowait(version("7"))
+    await settle()
+    ledger.forget(KEY)
+    secrets.events.put_nowait(version("8", deleted=deleted))
+    await settle()
+    assert woken == []
+    assert bindings.is_outdated("shop", "orders-bus", "7")
+    # Made anew, by whoever looked.
+    assert not bindings.is_outdated("shop", "orders-bus", "9")
+
+
 async def test_a_watch_that_fails_covers_nothing(watch: tuple[BindingWatch, Ledger], secrets: Secrets) -> None:
     bindings, _ = watch
     secrets.events.put_nowait(version("7"))
@@ -154,7 +179,7 @@ def test_a_watch_that_broke_is_soon_back() -> None:
 
     async def seconds_after(failure: Exception) -> float:
         secrets, ledger = Secrets(), Ledger(Clock())
-        ledger.settle(resource(), SEEN, secret="orders-bus", secret_version="7")
+        ledger.note(resource(), SEEN, secret="orders-bus", secret_version="7")
         bindings = BindingWatch(cast(Kube, secrets), ledger, lambda _: None)
         bindings.cover("shop")
         for event in (version("7"), failure, version("7")):
