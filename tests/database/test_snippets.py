@@ -186,7 +186,7 @@ def test_fragments_run(world: World, page: str) -> None:
     fragments = [
         textwrap.indent(snippet.text, "    ")
         for snippet in snippets("python")
-        if snippet.page == page and not snippet.file and not _PROGRAM.search(snippet.text)
+        if snippet.page == page and snippet.is_run and not snippet.file and not _PROGRAM.search(snippet.text)
     ]
     (world.directory / "fragments.py").write_text(_GIVEN.format(fragments="\n".join(fragments)))
     environment = {**os.environ, "SERVICE_BINDING_ROOT": str(world.directory / "bindings"), "PYTHONPATH": str(ROOT)}

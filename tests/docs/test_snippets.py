@@ -135,6 +135,7 @@ def _check_busctl(arguments: Sequence[str], *, whole: bool) -> None:
     assert command is not None, f"busctl has no command {arguments[0]}"
     for word in arguments:
         if Path(word).suffix in (".yaml", ".yml"):
+            Path(word).parent.mkdir(parents=True, exist_ok=True)
             Path(word).touch()
     with command.make_context(arguments[0], list(arguments[1:]), parent=context, resilient_parsing=not whole):
         pass  # which closes the files that were opened

@@ -8,6 +8,7 @@ import postgres
 import pytest
 from control_plane import KubeClient, Manifest
 from operator_process import Operator, install_chart
+from operator_webhook import reachable
 from operator_world import Namespace, World
 
 
@@ -50,6 +51,13 @@ def world(kube: KubeClient, operator: Operator, server: postgres.Server) -> Iter
 def namespace(world: World) -> Namespace:
     """A namespace whose Secrets the operator may use."""
     return world.namespace(f"test-{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def webhook(world: World) -> Iterator[World]:
+    """The world, with a webhook that the API server can reach."""
+    with reachable(world):
+        yield world
 
 
 @pytest.fixture(scope="session")

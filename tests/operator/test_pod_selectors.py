@@ -1,37 +1,15 @@
 """Pods that get bindings without asking: the API server calls the operator's webhook for them, where it should."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from control_plane import KubeClient, wait_until
-from operator_process import RELEASE
+from control_plane import wait_until
+from operator_webhook import CONFIGURATION, webhooks
 from operator_world import Namespace, Ref, World
 
-CONFIGURATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{RELEASE}"
 WEB = {"injection": {"podSelector": {"matchLabels": {"app": "web"}}}}
 WEB_OR_API = {
     "injection": {"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]}}
 }
-
-
-def webhooks(kube: KubeClient) -> dict[str, Any]:
-    return {webhook["name"]: webhook for webhook in kube.get(CONFIGURATION)["webhooks"]}
-
-
-@pytest.fixture
-def webhook(world: World) -> Iterator[World]:
-    """The world, with a webhook that the API server can reach though there is no network of Services."""
-    kube = world.kube
-    chart = wait_until(
-        lambda: [item for item in webhooks(kube).values() if "caBundle" in item["clientConfig"]], "the authority"
-    )
-    (asked,) = chart
-    url = {"url": f"https://localhost:{world.operator.webhook_port}/mutate-pods"}
-    client = {"caBundle": asked["clientConfig"]["caBundle"]} | url
-    kube.patch(CONFIGURATION, {"webhooks": [asked | {"clientConfig": client}]})
-    yield world
-    kube.patch(CONFIGURATION, {"webhooks": chart})
 
 
 def pod(app: str, label: str | None = None, channels: str | None = None) -> dict[str, Any]:
