@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import orjson
 
@@ -90,15 +90,27 @@ class Binding:
             return False
 
     @property
-    def address(self) -> str:
-        """Where it leads, to be shown: host, port and database."""
+    def server(self) -> tuple[str, int] | None:
+        """Host, or the directory of a socket, and port, as libpq reads them; None: not one host, or no URI."""
         try:
             parts = urlsplit(self.uri)
-            port = parts.port
+            query = dict(parse_qsl(parts.query))
+            port = parts.port or int(query.get("port", 5432))
         except ValueError:
+            return None
+        # As it is written: `hostname` would lower a directory's name.
+        authority = parts.netloc.rpartition("@")[2]
+        name = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
+        host = unquote(name) or query.get("host", "")
+        return (host, port) if host and "," not in host else None
+
+    @property
+    def address(self) -> str:
+        """Where it leads, to be shown: host, port and database."""
+        if self.server is None:
             return f"the server of binding {self.name!r}"
-        host = parts.hostname or dict(parse_qsl(parts.query)).get("host", "")
-        return f"{host}:{port or 5432}{parts.path}"
+        host, port = self.server
+        return f"{host}:{port}{urlsplit(self.uri).path}"
 
     def reload(self) -> Binding:
         """The binding as it is now, after a possible rotation.

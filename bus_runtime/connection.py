@@ -286,9 +286,12 @@ class Database:
 
 
 async def _open(binding: Binding) -> asyncpg.Connection:
+    # The driver alone would not heed a port in the query of a URI that has a host before.
+    place = {} if binding.server is None else dict(zip(("host", "port"), binding.server, strict=True))
     try:
         connection = await asyncpg.connect(
             binding.uri,
+            **place,
             timeout=CONNECT_TIMEOUT,
             # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
             server_settings={"application_name": f"bus_runtime/{__version__} g{binding.generation}"},

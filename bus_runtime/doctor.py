@@ -20,7 +20,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from bus_runtime._version import __version__
 from bus_runtime.address import ADDRESS_VARIABLE, advertised_ip
@@ -45,6 +44,7 @@ RING_TIMEOUT = 1.0
 State = Literal["ok", "advice", "failed", "skipped"]
 
 _MARKS: dict[State, str] = {"ok": "✓", "advice": "!", "failed": "✗", "skipped": "–"}  # noqa: RUF001
+_NOT_ONE_HOST = "the uri of the binding does not name one host: the login says more"
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT)
 
 
@@ -131,7 +131,9 @@ class _Examination:
         return f"{binding.directory}: channel {binding.channel!r}{generation}"
 
     async def _resolve(self) -> str:
-        host, port = _server(self.binding)
+        if self.binding.server is None:
+            return _NOT_ONE_HOST
+        host, port = self.binding.server
         if host.startswith("/"):
             return f"a socket on this host: {host}"
         try:
@@ -145,7 +147,9 @@ class _Examination:
         return f"{host} is {', '.join(dict.fromkeys(str(address[4][0]) for address in found))}"
 
     async def _reach(self) -> str:
-        host, port = _server(self.binding)
+        if self.binding.server is None:
+            return _NOT_ONE_HOST
+        host, port = self.binding.server
         began = time.monotonic()
         if host.startswith("/"):
             return "no network in between"
@@ -247,12 +251,6 @@ async def _process(connection: Any) -> int:
     async with connection.transaction():
         statement = await connection.prepare("select pg_backend_pid()", name="")
         return int(await statement.fetchval())
-
-
-def _server(binding: Binding) -> tuple[str, int]:
-    parts = urlsplit(binding.uri)
-    query = dict(parse_qsl(parts.query))
-    return parts.hostname or query.get("host", ""), parts.port or int(query.get("port", 5432))
 
 
 def _unreachable(binding: Binding, exc: OSError) -> BusError:

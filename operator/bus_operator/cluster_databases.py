@@ -1,7 +1,5 @@
 """How busctl gets from a cluster into its databases: by a BusDatabase's Secret, if the user may read that."""
 
-import base64
-import binascii
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from bus_operator.cluster_channels import path
 from bus_operator.cluster_client import ClusterClient
 from bus_operator.database import AdminConnection
 from bus_operator.errors import BusError, SecretError, SpecError
+from bus_operator.secret_entries import entries
 
 _OPERATORS = "/apis/apps/v1/deployments?labelSelector=app.kubernetes.io%2Fname%3Dpgmq-bus&limit=1"
 
@@ -62,14 +61,6 @@ def admin_by_secret(client: ClusterClient, namespace: str, name: str, reference:
         return AdminConnection.from_secret(entries(secret), reference.get("key") or "uri")
     except SecretError as exc:
         raise SecretError(f"{described}: {exc}") from exc
-
-
-def entries(secret: Mapping[str, Any]) -> dict[str, str]:
-    """What a Secret holds, as the API server sends it. Raises SecretError for what is no text."""
-    try:
-        return {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
-    except (binascii.Error, UnicodeDecodeError) as exc:
-        raise SecretError("it holds binary data") from exc
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from bus_operator.errors import NotFoundError, SpecError
 from bus_operator.inventory import ROTATE_ANNOTATION, Inventory, Resource
 from bus_operator.model import Uid
 from bus_operator.plan_credentials import HeldCredential, RotationRules, request_of
+from bus_operator.secret_entries import entries
 from bus_operator.selection import Labels, Selection
 from bus_operator.shard_plans import ShardPlans
 
@@ -138,7 +139,7 @@ class Surroundings:
             if exc.reason != "Forbidden":
                 raise
             return None, False, f"credentials are left out: {exc}"
-        return held_credential(cluster_databases.entries(found)), True, None
+        return held_credential(entries(found)), True, None
 
     def _cluster_id(self) -> str:
         """As `Kube.cluster_id` has it."""

@@ -1,6 +1,5 @@
 """What the Kubernetes API's answers are read into, besides the resources themselves (see inventory.py)."""
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from bus_operator.errors import SecretError
 from bus_operator.inventory import Resource, comes_before
 from bus_operator.model import GROUP, VERSION, Uid
+from bus_operator.secret_entries import entries
 
 
 class Subject(Protocol):
@@ -38,18 +38,14 @@ class Secret:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "Secret":
-        """Decodes what the API server sent. Raises SecretError for entries that are no text."""
+        """Decodes what the API server sent."""
         metadata = body["metadata"]
-        try:
-            data = {key: base64.b64decode(value).decode() for key, value in (body.get("data") or {}).items()}
-        except UnicodeDecodeError as exc:
-            raise SecretError(f"Secret {metadata['namespace']}/{metadata['name']} holds binary data") from exc
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
             resource_version=metadata["resourceVersion"],
             owners=frozenset((item["kind"], item["name"]) for item in metadata.get("ownerReferences", ())),
-            data=data,
+            data=entries(body),
         )
 
     def require_owner(self, owner: Resource) -> None:

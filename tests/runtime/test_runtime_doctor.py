@@ -57,6 +57,22 @@ async def test_a_host_that_nobody_knows(bindings: Path, channel: Channel) -> Non
     await diagnose(bindings, "host name", "HostNotFound")
 
 
+async def test_a_port_that_is_in_the_query(bindings: Path, channel: Channel) -> None:
+    """As of a socket, or written by hand; nobody is asked at PostgreSQL's usual port."""
+    lead_to(bindings, channel, "127.0.0.1")
+    path = bindings / "orders" / "uri"
+    path.write_text(f"{path.read_text()}&port={channel.endpoint.port}")
+    steps = {step.title: step for step in await examine(root=bindings)}
+    assert f"port {channel.endpoint.port} answers" in steps["route"].message
+    assert steps["channel"].state == "ok"
+
+
+async def test_a_uri_that_cannot_be_read(bindings: Path, channel: Channel) -> None:
+    lead_to(bindings, channel, "127.0.0.1:none")
+    step = await diagnose(bindings, "login", "BindingInvalid")
+    assert "the uri of binding 'orders' cannot be used" in step.message
+
+
 async def test_a_server_that_is_down(bindings: Path, channel: Channel) -> None:
     lead_to(bindings, channel, f"127.0.0.1:{free_port()}")
     await diagnose(bindings, "route", "ConnectionFailed")

@@ -222,3 +222,24 @@ async def test_a_uri_that_cannot_be_used_is_no_connection(tmp_path: Path, uri: s
         await backend.join("shop.orders")
     assert "hush" not in "".join(traceback.format_exception(caught.value))
     await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "server", "address"),
+    [
+        ("postgresql://u:p@db:6543/shop", ("db", 6543), "db:6543/shop"),
+        ("postgresql://u:p@db/shop?sslmode=require", ("db", 5432), "db:5432/shop"),
+        ("postgresql://u:p@db/shop?port=6543", ("db", 6543), "db:6543/shop"),
+        ("postgresql://u:p@/shop?host=%2Frun%2Fdb&port=6543", ("/run/db", 6543), "/run/db:6543/shop"),
+        ("postgresql://u:p@%2Frun%2FDB/shop", ("/run/DB", 5432), "/run/DB:5432/shop"),
+        ("postgresql://u:p@[::1]:6543/shop", ("::1", 6543), "::1:6543/shop"),
+        ("postgresql://u:p@one:1,two:2/shop", None, "the server of binding 'orders'"),
+        ("postgresql://u:p@one,two/shop", None, "the server of binding 'orders'"),
+        ("postgresql://u:p@db/shop?port=hush", None, "the server of binding 'orders'"),
+        ("postgresql://u:p@/shop", None, "the server of binding 'orders'"),
+    ],
+)
+def test_where_a_uri_leads(tmp_path: Path, uri: str, server: tuple[str, int] | None, address: str) -> None:
+    write(tmp_path, uri=uri)
+    binding = find_binding(root=tmp_path)
+    assert (binding.server, binding.address) == (server, address)

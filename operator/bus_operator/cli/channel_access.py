@@ -4,7 +4,6 @@ In a cluster they come from the BusChannel's Secret, which an application develo
 administrator's URI. They stay in memory; a Secret is looked at again now and then, so that a rotation is followed.
 """
 
-import base64
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ import click
 from bus_operator.cli import completion
 from bus_operator.cli.source import ClusterSource, DatabaseSource, Source, source_options
 from bus_operator.errors import SpecError
+from bus_operator.secret_entries import entries
 from bus_runtime import AccessDeniedError, Binding, BusError, UnavailableError, find_binding
 from bus_runtime.binding import ROOT_VARIABLE, read_binding
 
@@ -150,9 +150,8 @@ def _of_secret(source: ClusterSource, namespace: str, name: str) -> Binding:
 
 
 def _read_secret(source: ClusterSource, namespace: str, name: str, secret: str) -> Binding:
-    data = source.client.get(f"/api/v1/namespaces/{namespace}/secrets/{secret}").get("data") or {}
-    entries = {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
-    if not entries.get("uri") or not entries.get("channel"):
+    data = entries(source.client.get(f"/api/v1/namespaces/{namespace}/secrets/{secret}"))
+    if not data.get("uri") or not data.get("channel"):
         raise SpecError(
             f"Secret {namespace}/{secret} holds no binding: kubectl describe buschannel {name} -n {namespace} says why",
             reason="BindingInvalid",
@@ -160,9 +159,9 @@ def _read_secret(source: ClusterSource, namespace: str, name: str, secret: str) 
     return FetchedBinding(
         name=name,
         directory=Path(),
-        channel=entries["channel"],
-        uri=entries["uri"],
-        generation=entries.get("generation"),
+        channel=data["channel"],
+        uri=data["uri"],
+        generation=data.get("generation"),
         fetch=partial(_read_secret, source, namespace, name, secret),
     )
 
