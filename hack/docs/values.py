@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import yaml
@@ -35,16 +35,19 @@ def page() -> str:
         "",
         "What `--set` and a file of values may hold. Everything else is refused.",
         "",
-        "| Value | Type | Default | What it is |",
-        "|---|---|---|---|",
+        *table(lambda path: f'<span id="{path.lower()}">`{path}`</span>'),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def table(shown: Callable[[str], str] = "`{}`".format) -> list[str]:
+    """The lines of a table of all values, whose paths are `shown` so."""
+    lines = ["| Value | Type | Default | What it is |", "|---|---|---|---|"]
     for value in values():
         default = "" if value.has_parts else f"`{json.dumps(value.default)}`"
         kind = "" if value.has_parts else _type(value.schema)
-        lines.append(
-            f'| <span id="{value.path.lower()}">`{value.path}`</span> | {kind} | {default} | {_cell(value.comment)} |'
-        )
-    return "\n".join(lines) + "\n"
+        lines.append(f"| {shown(value.path)} | {kind} | {default} | {_cell(value.comment)} |")
+    return lines
 
 
 def values() -> list[Value]:

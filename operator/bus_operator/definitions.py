@@ -109,6 +109,12 @@ def version_text(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
+def is_served(definition: Mapping[str, Any]) -> bool:
+    """Whether the API server serves it."""
+    conditions = {item["type"]: item["status"] for item in definition.get("status", {}).get("conditions", ())}
+    return bool(conditions.get("Established") == conditions.get("NamesAccepted") == "True")
+
+
 def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return bool(before["spec"] == after["spec"] and version_of(before) == version_of(after))
 
@@ -117,9 +123,7 @@ async def _wait_until_served(api: KubeApi, name: str) -> None:
     try:
         async with asyncio.timeout(ESTABLISHED_WITHIN):
             while True:
-                present = await api.get(f"{COLLECTION}/{name}")
-                conditions = {item["type"]: item["status"] for item in present.get("status", {}).get("conditions", ())}
-                if conditions.get("Established") == conditions.get("NamesAccepted") == "True":
+                if is_served(await api.get(f"{COLLECTION}/{name}")):
                     return
                 await asyncio.sleep(0.2)
     except TimeoutError as exc:

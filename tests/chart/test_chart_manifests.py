@@ -32,6 +32,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "credentialUnusedSeconds": 300,
     },
 }
+TEST_HOOK = {
+    (kind, "bus-pgmq-bus-test")
+    for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Pod")
+}
 every_variant = pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -41,7 +45,9 @@ def kinds(manifests: list[Manifest]) -> set[tuple[str, str]]:
 
 def pod_specs(manifests: Any) -> list[Manifest]:
     workloads = [manifest for kind in ("Deployment", "StatefulSet", "Job") for manifest in manifests.of(kind)]
-    return [workload["spec"]["template"]["spec"] for workload in workloads]
+    return [workload["spec"]["template"]["spec"] for workload in workloads] + [
+        pod["spec"] for pod in manifests.of("Pod")
+    ]
 
 
 def operator_pod(manifests: Any) -> Manifest:
@@ -80,6 +86,7 @@ def test_objects(render: Render) -> None:
         ("ClusterRole", "bus-pgmq-bus-uninstall"),
         ("ClusterRoleBinding", "bus-pgmq-bus-uninstall"),
         ("Job", "bus-pgmq-bus-uninstall"),
+        *TEST_HOOK,
     }
     assert kinds(render()) == default
     assert kinds(render(VARIANTS["dev-postgres"])) - default == {
@@ -223,8 +230,8 @@ def test_no_pod_of_the_chart_needs_the_webhook(render: Render, values: dict[str,
     manifests = render(values)
     workloads = [manifest for kind in ("Deployment", "StatefulSet", "Job") for manifest in manifests.of(kind)]
     assert len(workloads) >= 3
-    for workload in workloads:
-        assert workload["spec"]["template"]["metadata"]["labels"]["pgmqbus.dev/inject"] == "false"
+    for pod in [*(workload["spec"]["template"] for workload in workloads), *manifests.of("Pod")]:
+        assert pod["metadata"]["labels"]["pgmqbus.dev/inject"] == "false"
 
 
 @every_variant
@@ -361,7 +368,8 @@ def test_no_right_to_secrets_holds_cluster_wide(render: Render, values: dict[str
         if any(label.startswith("rbac.authorization") for label in role["metadata"]["labels"])
     }
     assert with_secrets == {"bus-pgmq-bus-secrets"}
-    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-definitions", "bus-pgmq-bus-uninstall"}
+    hooks = {f"bus-pgmq-bus-{hook}" for hook in ("definitions", "uninstall", "test")}
+    assert bound == {"bus-pgmq-bus", *hooks}
     assert not with_secrets & (bound | aggregated)
 
 
@@ -428,6 +436,39 @@ def test_definitions_are_upgraded(render: Render) -> None:
     assert kinds(manifests) - kinds(render({"crds": {"upgrade": False}})) == {(kind, name) for kind, _ in hooks}
 
 
+def test_the_test_of_an_installation(render: Render) -> None:
+    """helm test, with rights to read what it looks at, by name, and no others."""
+    name = "bus-pgmq-bus-test"
+    manifests = render()
+    of_hook = [manifest for manifest in manifests if manifest["metadata"]["name"] == name]
+    assert kinds(of_hook) == TEST_HOOK
+    for manifest in of_hook:
+        annotations = manifest["metadata"]["annotations"]
+        assert annotations["helm.sh/hook"] == "test"
+        # The pod stays, for its log.
+        stays = manifest["kind"] == "Pod"
+        policy = "before-hook-creation" if stays else "before-hook-creation,hook-succeeded"
+        assert annotations["helm.sh/hook-delete-policy"] == policy
+    assert set(rules(manifests, "ClusterRole", name)) == {
+        *DEFINITIONS,
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "bus-pgmq-bus", "get"),
+    }
+    assert rules(manifests, "Role", name) == [("coordination.k8s.io", "leases", "bus-pgmq-bus", "get")]
+    pod = manifests.one("Pod", name)["spec"]
+    assert pod["serviceAccountName"] == name
+    (container,) = pod["containers"]
+    assert container["image"] == operator_pod(manifests)["containers"][0]["image"]
+    assert container["command"] == ["busctl", "check-installation"]
+    url = "http://bus-pgmq-bus-metrics.bus-system.svc:8081/metrics"
+    assert container["args"] == ["--name=bus-pgmq-bus", "--namespace=bus-system", f"--metrics={url}", "--wait=60"]
+
+
+@pytest.mark.parametrize("metrics", [{"enabled": False}, {"networkPolicy": {"enabled": True}}])
+def test_metrics_that_a_test_may_not_read_are_left_alone(render: Render, metrics: dict[str, Any]) -> None:
+    (container,) = render({"metrics": metrics}).one("Pod", "bus-pgmq-bus-test")["spec"]["containers"]
+    assert not any(argument.startswith("--metrics") for argument in container["args"])
+
+
 def test_scope(render: Render) -> None:
     """With a list of namespaces nearly all rights are Roles in those."""
     manifests = render({"scope": {"namespaces": ["shop", "depot"]}})
@@ -443,7 +484,7 @@ def test_scope(render: Render) -> None:
             found = {m["metadata"]["namespace"] for m in manifests.of(kind) if m["metadata"]["name"] == name}
             assert found == {"shop", "depot"}
     bound = {m["metadata"]["name"] for m in manifests.of("ClusterRoleBinding")}
-    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-definitions"}
+    assert bound == {"bus-pgmq-bus", "bus-pgmq-bus-definitions", "bus-pgmq-bus-test"}
     secrets = {m["metadata"]["namespace"] for m in manifests.of("RoleBinding") if "-secrets" in m["metadata"]["name"]}
     assert secrets == {"shop", "depot", "bus-system"}
     assert environment(manifests)["BUS_NAMESPACES"] == "shop,depot"

@@ -1,12 +1,16 @@
 """What values the chart takes, and what it says to the others."""
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from bus_operator.model import ChannelSpec, DatabaseSpec
+from hack.docs.chart_readme import README, updated
 from hack.docs.values import values
 
 
@@ -88,3 +92,30 @@ def test_schema_names_the_values_there_are(chart: Path) -> None:
 
 def test_defaults_can_be_used_below_another_chart(render: Callable[..., Any]) -> None:
     assert render({"global": {"imageRegistry": "example.org"}}) == render()
+
+
+def test_the_readme_has_the_values_as_they_are() -> None:
+    text = README.read_text()
+    assert updated(text) == text, "run python -m hack.docs.chart_readme"
+
+
+def test_what_registries_of_charts_are_told(chart: Path, helm: Callable[..., str], tmp_path: Path) -> None:
+    """The definitions that there are, examples that can be used, and a package with README and licence."""
+    described = yaml.safe_load((chart / "Chart.yaml").read_text())
+    annotations = described["annotations"]
+    definitions = [yaml.safe_load(path.read_text()) for path in sorted((chart / "crds").glob("*.yaml"))]
+    listed = yaml.safe_load(annotations["artifacthub.io/crds"])
+    assert sorted((one["name"], one["kind"], one["version"]) for one in listed) == [
+        (one["metadata"]["name"], one["spec"]["names"]["kind"], one["spec"]["versions"][0]["name"])
+        for one in definitions
+    ]
+    database, channel = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
+    DatabaseSpec.model_validate(database["spec"])
+    ChannelSpec.model_validate(channel["spec"])
+    assert all(isinstance(value, str) for value in annotations.values())
+    helm("package", str(chart), "--destination", str(tmp_path))
+    with tarfile.open(next(tmp_path.glob("*.tgz"))) as package:
+        names = package.getnames()
+    assert {f"pgmq-bus/{name}" for name in ("README.md", "LICENSE", "values.schema.json")} <= set(names)
+    licence = chart / "LICENSE"
+    assert licence.read_text() == (chart.parents[1] / "LICENSE").read_text()

@@ -28,6 +28,7 @@ ELSEWHERE = {"kubectl", "helm"}
 OF_THE_SYSTEM = {
     "base64",
     "cat",
+    "cosign",
     "curl",
     "echo",
     "eval",

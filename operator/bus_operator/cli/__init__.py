@@ -19,6 +19,7 @@ _COMMANDS = {
     "plan": "What manifests would change, and by which statements.",
     "apply": "Make channels in a database as manifests say, without a cluster.",
     "dev": "Develop without a cluster: channels, bindings and workers on a PostgreSQL of its own.",
+    "check-installation": "Whether an installation of the chart works, as helm test asks.",
     "upgrade-definitions": "Bring the resource definitions up to date.",
     "release-finalizers": "Let BusChannels be deleted without the operator.",
 }

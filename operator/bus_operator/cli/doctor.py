@@ -72,7 +72,7 @@ def _tell(examined: "Sequence[Examined]", output: Output) -> None:
         healthy = not any(item.state == "failed" for item in examined)
         out.print_data(output, {"healthy": healthy, "items": [item.as_json for item in examined]})
     else:
-        _show(examined)
+        show(examined)
     if any(item.state == "failed" for item in examined):
         sys.exit(1)
 
@@ -111,7 +111,8 @@ def _of_binding(directory: Path) -> "list[Examined]":
     return [Examined("Binding", name or str(directory), outcomes)]
 
 
-def _show(examined: "Sequence[Examined]") -> None:
+def show(examined: "Sequence[Examined]") -> None:
+    """Prints it for people."""
     kinds: dict[str, list[Examined]] = {}
     for item in examined:
         kinds.setdefault(item.kind, []).append(item)
