@@ -101,6 +101,10 @@ format: setup  ## Format and fix what can be fixed
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
+.PHONY: release
+release: setup  ## Build a release and show how it would be published; RELEASE_FLAGS=--publish does it: CONTRIBUTING.md
+	$(RUN)/python -m hack.release $(RELEASE_FLAGS)
+
 .PHONY: cluster
 cluster:  ## Start the local cluster (CLUSTER=current uses the current kubeconfig context)
 	$(PYTHON) -m hack.cluster up

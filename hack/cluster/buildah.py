@@ -33,6 +33,7 @@ class Buildah:
 
     def __init__(self, layout: Layout) -> None:
         self._cache = layout.cache
+        self._store = layout.cache / "buildah"
         self._run_root = layout.runtime.parent / "_buildah"
 
     def build(self, tag: str, context: Path, dockerfile: Path, arguments: Mapping[str, str]) -> str:
@@ -91,14 +92,16 @@ class Buildah:
         self.build(tag, context, IMAGES / "base" / "Dockerfile", {})
         run(["rm", "-rf", "--one-file-system", str(context)])
 
+    def command(self) -> list[str]:
+        """buildah with this store, to which its arguments are added."""
+        return ["buildah", "--root", str(self._store), "--runroot", str(self._run_root)]
+
     def _buildah(self, *arguments: str) -> str:
-        buildah = find_program("buildah")
-        if buildah is None:
+        if find_program("buildah") is None:
             raise ClusterError("buildah is not installed: run `up` first, which installs it, or install it yourself")
-        store = self._cache / "buildah"
-        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._run_root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return run([buildah, "--root", str(store), "--runroot", str(self._run_root), *arguments])
+        return run([*self.command(), *arguments])
 
 
 def debian() -> tuple[str, str]:
