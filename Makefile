@@ -1,11 +1,13 @@
 # Thin: every target is a command that you can also run by hand. CI runs `make test`.
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
 PYTHON ?= python3
 
 # uv comes from the PATH, else from PyPI into a directory of its own.
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 RUN := .venv/bin
+# What the machine lacks is said before anything is begun: hack/preflight.
+NO_PYTHON = "missing: $(PYTHON), by which everything here runs (3.11 or newer): apt-get install python3 python3-venv"
+PREFLIGHT = @command -v $(PYTHON) >/dev/null || { echo $(NO_PYTHON) >&2; exit 1; }; $(PYTHON) -m hack.preflight
 # One more than CI has processors: tests often wait for others. tests/distribution.py says which process does what.
 PARALLEL := --numprocesses 3
 # Tests start Python hundreds of times: whatever the environment says, what they import is compiled once.
@@ -19,27 +21,38 @@ help:  ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.complete: pyproject.toml uv.lock
-	@test -x $(UV) || command -v uv >/dev/null || { echo "installing uv"; $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
-	$(UV) sync --locked --all-extras --quiet
+	$(PREFLIGHT) setup
+	@test -x $(UV) || command -v uv >/dev/null || { echo "installing uv"; \
+	  $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet --disable-pip-version-check uv; } \
+	  || { $(PYTHON) -m hack.preflight --after python; exit 1; }
+	$(UV) sync --locked --all-extras --quiet || { $(PYTHON) -m hack.preflight --after python; exit 1; }
 	@touch $@
+
+# Before what takes minutes.
+.PHONY: needs-demo needs-test
+needs-demo:
+	$(PREFLIGHT) demo
+needs-test:
+	$(PREFLIGHT) test
 
 .PHONY: setup
 setup: .venv/.complete  ## Install the development environment into .venv
 
 .PHONY: servers
 servers:
+	$(PREFLIGHT) servers
 	@$(PYTHON) -m hack.test_servers
 
 .PHONY: cluster-binary
 cluster-binary:
-	@$(PYTHON) -m hack.cluster build >/dev/null
+	@$(PYTHON) -m hack.cluster build >/dev/null || { $(PYTHON) -m hack.preflight --after go; exit 1; }
 
 .PHONY: demo
-demo: setup  ## The main job, end to end, on a real cluster: from kubectl apply to messages between pods
+demo: needs-demo setup  ## The main job, end to end, on a real cluster: from kubectl apply to messages between pods
 	$(RUN)/python -m hack.demo
 
 .PHONY: test
-test: lint servers cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
+test: needs-test lint servers cluster-binary  ## Everything CI runs: lint, unit, database, runtime, chart, API server, cluster
 	$(RUN)/pytest $(PARALLEL) $(PYTEST_FLAGS)
 
 .PHONY: test-fast
@@ -107,6 +120,7 @@ release: setup  ## Build a release and show how it would be published; RELEASE_F
 
 .PHONY: cluster
 cluster:  ## Start the local cluster (CLUSTER=current uses the current kubeconfig context)
+	$(PREFLIGHT) cluster
 	$(PYTHON) -m hack.cluster up
 
 .PHONY: cluster-down

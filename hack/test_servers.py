@@ -35,7 +35,7 @@ def main() -> None:
     """Does nothing when all are there; says what to install when it cannot do that itself."""
     use = sys.argv[1] if len(sys.argv) > 1 else "tests"
     more = use == "tests" and not postgres_servers.are_installed()
-    missing = [package for package, program in SERVERS[use].items() if not _is_there(program)]
+    missing = [package for package, program in SERVERS[use].items() if not is_there(program)]
     if missing:
         _install(missing)
     if more:
@@ -60,8 +60,8 @@ def _install(missing: list[str]) -> None:
         )
 
 
-def _is_there(program: Path) -> bool:
-    """At its place in Debian's package, or, where it needs none, anywhere on the PATH."""
+def is_there(program: Path) -> bool:
+    """Whether it is at its place in Debian's package, or, where it needs none, anywhere on the PATH."""
     return program.exists() or (program.parts[1:3] != ("usr", "lib") and shutil.which(program.name) is not None)
 
 

@@ -32,6 +32,17 @@ def kubernetes_version() -> str:
     return found[1]
 
 
+def kubernetes_path(layout: Layout) -> Path:
+    """Return where the binary that holds all programs of Kubernetes is, once it is built."""
+    key = digest([*SOURCE.glob("*.go"), SOURCE / "go.mod", SOURCE / "go.sum"])
+    return layout.cache / "bin" / f"kubernetes-{kubernetes_version()}-{key}"
+
+
+def pause_path(layout: Layout) -> Path:
+    """Return where the static program of a pod's sandbox is, once it is built."""
+    return layout.cache / "bin" / f"pause-{digest((SOURCE / 'pause').glob('*.go'))}"
+
+
 def kubernetes_binary(layout: Layout) -> Path:
     """Return the path of the binary that holds all programs of Kubernetes, built first where it is missing.
 
@@ -39,8 +50,7 @@ def kubernetes_binary(layout: Layout) -> Path:
         ClusterError: it is missing and there is no Go, or the build fails.
     """
     version = kubernetes_version()
-    key = digest([*SOURCE.glob("*.go"), SOURCE / "go.mod", SOURCE / "go.sum"])
-    binary = layout.cache / "bin" / f"kubernetes-{version}-{key}"
+    binary = kubernetes_path(layout)
     if not binary.exists():
         with step(f"building Kubernetes {version} from its Go modules", "6 to 10 minutes on two cores, once"):
             settings = " ".join(f"-X {variable}={version}" for variable in VERSION_VARIABLES)
@@ -56,7 +66,7 @@ def kubernetes_binary(layout: Layout) -> Path:
 
 def pause_binary(layout: Layout) -> Path:
     """Return the path of the static program of a pod's sandbox, built first where it is missing."""
-    binary = layout.cache / "bin" / f"pause-{digest((SOURCE / 'pause').glob('*.go'))}"
+    binary = pause_path(layout)
     if not binary.exists():
         with step("building the pod sandbox's program"):
             _go_build(SOURCE / "pause", binary, "-s -w")

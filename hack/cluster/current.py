@@ -25,6 +25,11 @@ class CurrentCluster:
         """See that it answers."""
         if find_program("kubectl") is None:
             raise ClusterError("CLUSTER=current takes kubectl: install it (https://kubernetes.io/docs/tasks/tools)")
+        if not succeeds(["kubectl", "config", "current-context"]):
+            raise ClusterError(
+                "CLUSTER=current takes a kubeconfig with a current context: kubectl config use-context NAME, or"
+                " KUBECONFIG=FILE"
+            )
         context = run(["kubectl", "config", "current-context"]).strip()
         if problems := self.problems():
             raise ClusterError(f"context {context}: {problems[0]}")

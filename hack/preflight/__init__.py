@@ -1,0 +1,1 @@
+"""What a machine lacks, said before anything is begun."""
