@@ -28,6 +28,24 @@ COPY --from=requirements /requirements.txt /requirements.txt
 RUN /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install \
         --require-hashes --only-binary :all: --requirement /requirements.txt
 
+# bus_runtime for images that lack it (docs/injection.md): what it imports, for each Python that is supported. Wheels are
+# locked and chosen by version, none is built, so the Python of the base need not be among them.
+FROM tools AS bundle-requirements
+COPY uv.lock ./
+COPY runtime_bundle runtime_bundle
+RUN /opt/build/bin/python -m runtime_bundle requirements uv.lock /bundle-requirements \
+    && touch --date=@0 /bundle-requirements/* /bundle-requirements
+
+FROM tools AS bundle-wheels
+COPY --from=bundle-requirements /bundle-requirements /bundle-requirements
+COPY runtime_bundle runtime_bundle
+RUN /opt/build/bin/python -m runtime_bundle install /bundle-requirements /bundle-wheels
+
+FROM bundle-wheels AS bundle
+COPY pyproject.toml ./
+RUN /opt/build/bin/python -m runtime_bundle assemble /bundle-wheels /opt/pgmq-bus-runtime \
+    && find /opt/pgmq-bus-runtime -exec touch --date=@0 {} +
+
 # The project by itself, beside its dependencies: a change of the source makes a layer of its own size again, no more.
 FROM dependencies AS project
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
@@ -42,7 +60,10 @@ FROM ${BASE_IMAGE}
 # With a name: some libraries ask for the user's.
 RUN groupadd --gid 65532 bus && useradd --uid 65532 --gid bus --no-create-home --home-dir /nonexistent bus
 COPY --from=dependencies /opt/pgmq-bus /opt/pgmq-bus
+COPY --from=bundle /opt/pgmq-bus-runtime /opt/pgmq-bus-runtime
 COPY --from=project /project/ /
+# Written out rather than taken from the distribution, so that it is by itself, too.
+COPY bus_runtime /opt/pgmq-bus-runtime/lib/bus_runtime
 ENV PATH=/opt/pgmq-bus/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # glibc: what was needed for a moment, as for a list of thousands of resources, goes back to the system: 20 MiB less.
 ENV MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536

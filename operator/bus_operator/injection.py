@@ -13,12 +13,25 @@ others have changed the pod.
 
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bus_operator.pod_requests import MalformedPodError, mapping
+from bus_operator.pod_patch import (
+    Additions,
+    PatchOperation,
+    annotate,
+    annotations,
+    append,
+    container_patch,
+    containers_of,
+    last_variable,
+    mappings,
+    mount_path,
+)
+from bus_operator.pod_requests import mapping
+from bus_operator.runtime_injection import INJECTED_RUNTIME_ANNOTATION, RuntimeImage, RuntimeInjection
 
 INJECTED_ANNOTATION = "pgmqbus.dev/injected"
 """Written by the webhook: the channels that at least one container can read, in the order asked for."""
@@ -36,8 +49,6 @@ MAX_ROOT = 1024
 _MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _MAX_LABEL = 63
 _READ_ONLY_VOLUMES = ("secret", "configMap", "projected", "downwardAPI")
-
-PatchOperation = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,36 +69,64 @@ class Injection:
     warnings: tuple[str, ...] = ()
 
 
-def inject(pod: Mapping[str, Any], bindings: Sequence[PodBinding]) -> Injection:
+def inject(
+    pod: Mapping[str, Any],
+    bindings: Sequence[PodBinding],
+    *,
+    with_runtime: bool = False,
+    runtime: RuntimeImage | None = None,
+) -> Injection:
     """The patch that gives `pod` its bindings. `bindings` are in the order asked for, one per channel.
 
     PGMQ_BUS_ADDRESS and SERVICE_BINDING_ROOT are set where a container lacks them. Where it has a root, the mounts go
     under its value; a value that cannot be known at admission (`valueFrom`, `$(OTHER)`) or is no absolute path
     excludes the container, since its program would look elsewhere than anything mounted here.
 
+    Args:
+        pod: As the API server sends it.
+        bindings: The BusChannels that it is to have.
+        with_runtime: Whether it is to have bus_runtime as well.
+        runtime: The image to take that from.
+
     Raises MalformedPodError when `pod` does not have the shape of a pod.
     """
-    if bindings and _MIRROR_ANNOTATION in _annotations(pod):
+    if (bindings or with_runtime) and _MIRROR_ANNOTATION in annotations(pod):
         # The API server refuses a static pod's mirror that refers to Secrets, which would hide the pod.
         return Injection(warnings=("a static pod cannot use Secrets: no bus binding was injected",))
 
     spec = mapping(pod, "spec", "")
-    volumes = _Volumes(_mappings(spec, "volumes", "/spec"))
+    volumes = _Volumes(mappings(spec, "volumes", "/spec"))
     patch: list[PatchOperation] = []
     warnings: list[str] = []
     reached: set[str] = set()
-    containers = list(_containers(spec))
-    if len(containers) * len(bindings) > MAX_MOUNTS:
+    containers = list(containers_of(spec))
+    if len(containers) * (len(bindings) + with_runtime) > MAX_MOUNTS:
         # Webhooks come before the API server's own checks: whoever may create a pod chooses how large it is.
         return Injection(warnings=(f"{len(containers)} containers are too many: no bus binding was injected",))
+    library = RuntimeInjection(spec, runtime) if with_runtime else None
     for pointer, container in containers:
-        result = _inject_container(pointer, container, bindings, volumes)
-        patch += result.patch
-        warnings += result.warnings
-        reached.update(result.channels)
+        parts: list[Additions] = []
+        if bindings and not (library and library.is_copier(container)):
+            parts.append(binding := _binding_additions(pointer, container, bindings, volumes))
+            reached.update(binding.channels)
+        if library:
+            parts.append(library.additions(pointer, container))
+        patch += container_patch(pointer, container, parts)
+        warnings += [warning for part in parts for warning in part.warnings]
 
-    patch[:0] = _append("/spec/volumes", volumes.present, volumes.added)
-    patch += _injected_annotation(pod, [b.channel_name for b in bindings if b.channel_name in reached])
+    added = volumes.added
+    if library:
+        added = [*added, *library.volumes]
+        warnings += library.warnings
+        patch += library.copier()
+    patch[:0] = append("/spec/volumes", volumes.present, added)
+    patch += annotate(
+        pod,
+        {
+            INJECTED_ANNOTATION: ",".join(b.channel_name for b in bindings if b.channel_name in reached),
+            INJECTED_RUNTIME_ANNOTATION: library.version if library else "",
+        },
+    )
     if len(warnings) > MAX_WARNINGS:
         warnings[MAX_WARNINGS:] = [f"and {len(warnings) - MAX_WARNINGS} more about bus bindings"]
     return Injection(tuple(patch), tuple(warnings))
@@ -166,22 +205,18 @@ class _Volumes:
 
 
 @dataclass
-class _ContainerInjection:
-    patch: list[PatchOperation] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+class _BindingAdditions(Additions):
     channels: list[str] = field(default_factory=list)
     """The channels whose binding the container's program will find."""
 
 
-def _inject_container(
+def _binding_additions(
     pointer: str, container: Mapping[str, Any], bindings: Sequence[PodBinding], volumes: _Volumes
-) -> _ContainerInjection:
+) -> _BindingAdditions:
     name = container.get("name", pointer)
-    environment = _mappings(container, "env", pointer)
-    mounts = _mappings(container, "volumeMounts", pointer)
-    result = _ContainerInjection()
-    if not bindings:
-        return result
+    environment = mappings(container, "env", pointer)
+    mounts = mappings(container, "volumeMounts", pointer)
+    result = _BindingAdditions()
     root = _root(environment)
     if root is None:
         result.warnings.append(
@@ -190,13 +225,12 @@ def _inject_container(
         )
         return result
 
-    occupied = {_normal(mount.get("mountPath")) for mount in mounts}
+    occupied = {mount_path(mount.get("mountPath")) for mount in mounts}
     read_only = {
-        _normal(mount.get("mountPath"))
+        mount_path(mount.get("mountPath"))
         for mount in mounts
         if mount.get("readOnly") is True or str(mount.get("name")) in volumes.read_only
     }
-    new_mounts = []
     for binding in bindings:
         path = posixpath.join(root, binding.channel_name)
         if path not in occupied:
@@ -206,7 +240,7 @@ def _inject_container(
                     " is a read-only mount"
                 )
                 continue
-            new_mounts.append({"name": volumes.name_for(binding), "mountPath": path, "readOnly": True})
+            result.mounts.append({"name": volumes.name_for(binding), "mountPath": path, "readOnly": True})
         result.channels.append(binding.channel_name)
 
     if result.channels:
@@ -215,19 +249,16 @@ def _inject_container(
             {"name": ADDRESS_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         ]
         own = {variable.get("name") for variable in environment}
-        missing = [variable for variable in variables if variable["name"] not in own]
-        result.patch += _prepend(f"{pointer}/env", environment, missing)
-    result.patch += _append(f"{pointer}/volumeMounts", mounts, new_mounts)
+        result.variables += [variable for variable in variables if variable["name"] not in own]
     return result
 
 
 def _root(environment: Sequence[Mapping[str, Any]]) -> str | None:
     """Where the container's program looks for bindings; None when that cannot be known or mounted at."""
-    # Of several entries with one name the last one is what the program sees.
-    variable = next((v for v in reversed(environment) if v.get("name") == ROOT_VARIABLE), None)
-    if variable is None:
+    found = last_variable(environment, ROOT_VARIABLE)
+    if found is None:
         return DEFAULT_ROOT
-    value = variable.get("value")
+    value = found[1].get("value")
     # `$(` refers to another variable, and the API server refuses a ':' in a mount's path.
     if (
         not isinstance(value, str)
@@ -237,7 +268,7 @@ def _root(environment: Sequence[Mapping[str, Any]]) -> str | None:
         or len(value) > MAX_ROOT
     ):
         return None
-    return _normal(value)
+    return mount_path(value)
 
 
 def _read_only_parent(path: str, read_only: Set[str]) -> str | None:
@@ -247,64 +278,3 @@ def _read_only_parent(path: str, read_only: Set[str]) -> str | None:
         if path in read_only:
             return path
     return None
-
-
-def _normal(path: object) -> str:
-    """A mount path as the kubelet understands it: absolute, without doubled, trailing and dot segments."""
-    return posixpath.normpath("/" + path.lstrip("/")) if isinstance(path, str) and path else ""
-
-
-def _containers(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Init containers (sidecars are some that restart) and containers, with their JSON pointers."""
-    for kind in ("initContainers", "containers"):
-        for index, container in enumerate(_mappings(spec, kind, "/spec")):
-            yield f"/spec/{kind}/{index}", container
-
-
-def _injected_annotation(pod: Mapping[str, Any], channels: Sequence[str]) -> list[PatchOperation]:
-    metadata = mapping(pod, "metadata", "")
-    annotations = _annotations(pod)
-    value = ",".join(channels)
-    if annotations.get(INJECTED_ANNOTATION, "") == value:
-        return []
-    pointer = f"/metadata/annotations/{_escaped(INJECTED_ANNOTATION)}"
-    if not value:
-        return [{"op": "remove", "path": pointer}]
-    if annotations:
-        return [{"op": "add", "path": pointer, "value": value}]
-    if metadata:
-        return [{"op": "add", "path": "/metadata/annotations", "value": {INJECTED_ANNOTATION: value}}]
-    return [{"op": "add", "path": "/metadata", "value": {"annotations": {INJECTED_ANNOTATION: value}}}]
-
-
-def _append(pointer: str, present: Sequence[Any], items: Sequence[Any]) -> list[PatchOperation]:
-    """Appends to a list that may be absent, null or empty: `add` on a member creates or replaces it."""
-    if not items:
-        return []
-    if not present:
-        return [{"op": "add", "path": pointer, "value": list(items)}]
-    return [{"op": "add", "path": f"{pointer}/-", "value": item} for item in items]
-
-
-def _prepend(pointer: str, present: Sequence[Any], items: Sequence[Any]) -> list[PatchOperation]:
-    """Puts items first: variables that follow may then refer to them, as in `$(SERVICE_BINDING_ROOT)`."""
-    if not present:
-        return _append(pointer, present, items)
-    return [{"op": "add", "path": f"{pointer}/{index}", "value": item} for index, item in enumerate(items)]
-
-
-def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
-
-
-def _annotations(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    return mapping(mapping(pod, "metadata", ""), "annotations", "/metadata")
-
-
-def _mappings(parent: Mapping[str, Any], key: str, pointer: str) -> Sequence[Mapping[str, Any]]:
-    value = parent.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise MalformedPodError(f"{pointer}/{key} is not a list of objects")
-    return value

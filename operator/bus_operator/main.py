@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
@@ -31,6 +32,7 @@ from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
 from bus_operator.metrics import MetricsServer
+from bus_operator.runtime_injection import RuntimeImage
 from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
 from bus_operator.settings import Settings
 from bus_operator.webhook import WebhookServer, make_app
@@ -90,7 +92,7 @@ class Operator:
             self._certificate = CertificateManager(
                 store, service=settings.webhook_service, namespace=settings.operator_namespace
             )
-        self._webhook = WebhookServer(make_app(self._secret_name, self._selecting))
+        self._webhook = WebhookServer(make_app(self._secret_name, self._selecting, runtime=_runtime_image(settings)))
         self._health = HealthServer(lambda: self._canary.deaf, self._ready)
         channels = ChannelMetrics(
             self._controller.inventory,
@@ -208,6 +210,13 @@ class Operator:
         """The BusChannels that select a pod, for the webhook."""
         await self._controller.listed.wait()
         return self._controller.inventory.selecting(namespace, labels)
+
+
+def _runtime_image(settings: Settings) -> RuntimeImage | None:
+    if settings.runtime_image is None:
+        return None
+    # The image has both: one distribution holds the operator and the runtime.
+    return RuntimeImage(settings.runtime_image, version("pgmq-bus"), settings.runtime_pull_policy)
 
 
 def _on_signals(callback: Callable[[], None]) -> None:

@@ -6,15 +6,18 @@ true           none                  what selects it, else nothing and a warning
 absent         names some            those, if anything selects it: it is not seen otherwise
 absent         none                  what selects it
 anything else                        nothing: it has opted out
+
+A pod that is seen at all gets bus_runtime as well if another annotation, inject-runtime, says "true".
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LABEL = "pgmqbus.dev/inject"
 CHANNELS_ANNOTATION = "pgmqbus.dev/channels"
+RUNTIME_ANNOTATION = "pgmqbus.dev/inject-runtime"
 MAX_CHANNELS = 100
 """Channels that one pod may ask for: bounds the work that a single admission request can cause."""
 
@@ -34,6 +37,8 @@ class Request:
     warnings: tuple[str, ...] = ()
     asked: bool = True
     """False: the pod did nothing for it, and must never wait for a binding."""
+    runtime: bool = False
+    """Whether it is to get bus_runtime, too."""
 
 
 def labels_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -55,17 +60,26 @@ def requested_channels(pod: Mapping[str, Any], selecting: Sequence[str] = ()) ->
     label = labels_of(pod).get(LABEL)
     if label != "true" and (label is not None or not selecting):
         return Request()
-    asked = named_channels(pod)
-    if not asked and selecting:
-        return _selected(selecting, asked=label is not None)
-    if not asked:
+    request = _channels(pod, selecting, asked=label is not None)
+    value = mapping(mapping(pod, "metadata", ""), "annotations", "/metadata").get(RUNTIME_ANNOTATION, "false")
+    if value in ("true", "false"):
+        return replace(request, runtime=value == "true")
+    warning = f'annotation {RUNTIME_ANNOTATION} is neither "true" nor "false": bus_runtime is not injected'
+    return replace(request, warnings=(*request.warnings, warning))
+
+
+def _channels(pod: Mapping[str, Any], selecting: Sequence[str], *, asked: bool) -> Request:
+    named = named_channels(pod)
+    if not named and selecting:
+        return _selected(selecting, asked=asked)
+    if not named:
         example = f'{CHANNELS_ANNOTATION}: "orders,audit"'
         return Request(
             warnings=(f"label {LABEL} is set but no BusChannel is named: add an annotation such as {example}",)
         )
-    good = [name for name in asked if _is_bus_channel_name(name)]
+    good = [name for name in named if _is_bus_channel_name(name)]
     warnings = []
-    if bad := [name for name in asked if not _is_bus_channel_name(name)]:
+    if bad := [name for name in named if not _is_bus_channel_name(name)]:
         warnings.append(
             f"annotation {CHANNELS_ANNOTATION}: skipped {shown(bad)}: a BusChannel name has at most"
             f" {_MAX_NAME} lower case letters, digits, '-' and '.'"

@@ -6,7 +6,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bus_operator.injection import INJECTED_ANNOTATION
-from bus_operator.pod_requests import CHANNELS_ANNOTATION, labels_of, requested_channels, shown
+from bus_operator.pod_requests import (
+    CHANNELS_ANNOTATION,
+    RUNTIME_ANNOTATION,
+    labels_of,
+    requested_channels,
+    shown,
+)
+from bus_operator.runtime_injection import INJECTED_RUNTIME_ANNOTATION
 
 if TYPE_CHECKING:  # importing the models takes longer than most commands of busctl
     from bus_operator.inventory import Key
@@ -34,6 +41,8 @@ class Pod:
     """Those that the webhook mounted."""
     warnings: tuple[str, ...]
     """What was wrong with asking."""
+    lacks_runtime: bool = False
+    """Whether it asks for bus_runtime and was created without."""
 
     kind = "Pod"
     api_version = "v1"
@@ -61,7 +70,8 @@ class Pod:
         """Reads a pod, or its metadata alone."""
         metadata = body["metadata"]
         asked = requested_channels(body, selecting(metadata["namespace"], labels_of(body)))
-        injected = (metadata.get("annotations") or {}).get(INJECTED_ANNOTATION, "")
+        annotations = metadata.get("annotations") or {}
+        injected = annotations.get(INJECTED_ANNOTATION, "")
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
@@ -71,6 +81,7 @@ class Pod:
             channels=asked.channels,
             injected=tuple(name for name in injected.split(",") if name),
             warnings=asked.warnings,
+            lacks_runtime=asked.runtime and INJECTED_RUNTIME_ANNOTATION not in annotations,
         )
 
 
@@ -103,9 +114,19 @@ def missing_binding(pod: Pod, exists: Callable[["Key"], bool], now: datetime) ->
             f"it was created without the binding of BusChannel {shown(without)}, as happens while the webhook cannot"
             " be reached: recreate the pod (kubectl delete pod, or kubectl rollout restart of what owns it)"
         )
+    if pod.lacks_runtime:
+        problems.append(without_runtime())
     if unknown and now - pod.created >= GRACE:
         problems.append(
             f"there is no BusChannel {shown(unknown)} in namespace {pod.namespace}: create it, or correct the"
             f" annotation {CHANNELS_ANNOTATION} and recreate the pod"
         )
     return MissingBinding(pod, "; ".join(problems), without) if problems else None
+
+
+def without_runtime() -> str:
+    """What to say of a pod that lacks it."""
+    return (
+        f"it was created without bus_runtime, which its annotation {RUNTIME_ANNOTATION} asks for: recreate the pod; if"
+        " that has none either, the warning that kubectl shows when it is created says why"
+    )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bus_operator.errors import SpecError, StartError
+from bus_operator.runtime_injection import PullPolicy
 
 _PREFIX = "BUS_"
 
@@ -33,6 +34,9 @@ class Settings(BaseModel):
     webhook_cert_dir: str | None = None
     """Directory of a certificate that someone else renews (cert-manager); without it the operator makes its own."""
     webhook_port: Annotated[int, Field(ge=0, le=65535)] = 9443
+    runtime_image: str | None = None
+    """The image from which pods get bus_runtime: the operator's own; none: they do not."""
+    runtime_pull_policy: PullPolicy = "IfNotPresent"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """0: no metrics."""

@@ -22,6 +22,7 @@ from aiohttp import web
 from bus_operator import naming, tallies
 from bus_operator.injection import PodBinding, inject
 from bus_operator.pod_requests import MalformedPodError, Request, labels_of, may_be_selected, requested_channels, shown
+from bus_operator.runtime_injection import RuntimeImage
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +42,22 @@ LOOKUP_TIMEOUT_SECONDS = 2.0
 _API_VERSION = "admission.k8s.io/v1"
 
 
-def make_app(resolve: Resolve, select: Select, *, lookup_timeout: float = LOOKUP_TIMEOUT_SECONDS) -> web.Application:
+def make_app(
+    resolve: Resolve,
+    select: Select,
+    *,
+    runtime: RuntimeImage | None = None,
+    lookup_timeout: float = LOOKUP_TIMEOUT_SECONDS,
+) -> web.Application:
     """The application with its one route, `POST /mutate-pods`.
 
     Answers 200 with `allowed: true` to every well-formed AdmissionReview, 400 with a text that names the field
-    to a malformed one, 413 to a body of more than 3 MiB. `lookup_timeout` (seconds) bounds the question what
-    selects a pod, and then the look-ups of its channels, which run at the same time.
+    to a malformed one, 413 to a body of more than 3 MiB. `runtime` is where pods get bus_runtime from, if
+    they do. `lookup_timeout` (seconds) bounds the question what selects a pod, and then the look-ups of its channels,
+    which run at the same time.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.router.add_post(PATH, _PodWebhook(resolve, select, lookup_timeout).mutate_pods)
+    app.router.add_post(PATH, _PodWebhook(resolve, select, runtime, lookup_timeout).mutate_pods)
     return app
 
 
@@ -98,6 +106,7 @@ class WebhookServer:
 class _PodWebhook:
     resolve: Resolve
     select: Select
+    runtime: RuntimeImage | None
     lookup_timeout: float
 
     async def mutate_pods(self, request: web.Request) -> web.Response:
@@ -128,7 +137,7 @@ class _PodWebhook:
         selecting, selection_warnings = await self._selecting(namespace, pod)
         asked = requested_channels(pod, selecting)
         bindings, lookup_warnings = await self._look_up(namespace, asked)
-        injection = inject(pod, bindings)
+        injection = inject(pod, bindings, with_runtime=asked.runtime, runtime=self.runtime)
         if injection.patch:
             response["patchType"] = "JSONPatch"
             response["patch"] = base64.b64encode(orjson.dumps(injection.patch)).decode("ascii")
@@ -136,7 +145,7 @@ class _PodWebhook:
             response["warnings"] = warnings
         metadata = pod.get("metadata") or {}
         # Where a BusChannel selects pods all others of the namespace come here as well, for nothing.
-        concerned = asked.channels or warnings
+        concerned = asked.channels or asked.runtime or warnings
         logger.log(
             logging.INFO if concerned else logging.DEBUG,
             "pod %s/%s %s %s: %d patch operations, %d warnings",

@@ -165,6 +165,8 @@ def test_operator_environment(render: Render) -> None:
         "BUS_RESYNC_SECONDS": "60",
         "BUS_CREDENTIAL_UNUSED_SECONDS": "120",
         "BUS_VERIFICATION_INTERVAL_SECONDS": "3600",
+        "BUS_RUNTIME_IMAGE": operator_pod(render())["containers"][0]["image"],
+        "BUS_RUNTIME_PULL_POLICY": "IfNotPresent",
     }
     assert environment(render()) == expected
     changed = {
@@ -176,6 +178,15 @@ def test_operator_environment(render: Render) -> None:
         "BUS_VERIFICATION_INTERVAL_SECONDS": "7200",
     }
     assert environment(render(VARIANTS["all"])) == expected | changed
+
+
+def test_where_pods_get_the_runtime_from(render: Render) -> None:
+    mine = {"repository": "registry.example/bus", "tag": "1.2", "pullPolicy": "Always"}
+    env = environment(render({"image": mine}))
+    assert (env["BUS_RUNTIME_IMAGE"], env["BUS_RUNTIME_PULL_POLICY"]) == ("registry.example/bus:1.2", "Always")
+    other = "mirror.example/bus@sha256:" + "0" * 64
+    assert environment(render({"runtimeInjection": {"image": other}}))["BUS_RUNTIME_IMAGE"] == other
+    assert not [name for name in environment(render({"runtimeInjection": {"enabled": False}})) if "RUNTIME" in name]
 
 
 @every_variant

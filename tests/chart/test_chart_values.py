@@ -57,6 +57,8 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
             {"webhook": {"certManager": {"enabled": "yes"}}},
             "webhook.certManager.enabled: Invalid type. Expected: boolean, given: string",
         ),
+        ({"runtimeInjection": {"image": "a b"}}, "runtimeInjection.image: Does not match pattern"),
+        ({"runtimeInjection": {"enabled": None}}, "runtimeInjection: enabled is required"),
         ({"resources": {"cpu": "1"}}, "resources: Additional property cpu is not allowed"),
         ({"podLabels": {"a": 1}}, "podLabels.a: Invalid type. Expected: string, given: integer"),
         ({"tolerations": {}}, "tolerations: Invalid type. Expected: array, given: object"),

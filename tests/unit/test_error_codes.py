@@ -22,6 +22,8 @@ from bus_runtime.errors import BusError as RuntimeError_
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 
+BOOTSTRAP = Path(__file__).parents[2] / "runtime_bundle" / "bootstrap.py"
+
 NAMES = ("reason", "code")
 """How arguments, attributes and functions are called that hold codes."""
 
@@ -128,6 +130,10 @@ def codes() -> set[str]:
                     found.add(kind.reason)
                 elif issubclass(kind, RuntimeError_):
                     found.add(kind.code)
+    # It stands in for bus_runtime, and is no module of a package.
+    bootstrap = Codes(ModuleType("bootstrap"), BOOTSTRAP.read_text())
+    found |= bootstrap.found
+    unclear += bootstrap.unclear
     assert not unclear
     # What nobody is given: the test above sees to it.
     return found - {OperatorError.reason, RuntimeError_.code}

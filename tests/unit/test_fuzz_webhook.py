@@ -17,18 +17,32 @@ from hypothesis import strategies as st
 
 from bus_operator.injection import MAX_MOUNTS, MAX_WARNINGS, Injection, PodBinding, inject
 from bus_operator.pod_requests import MalformedPodError, requested_channels
+from bus_operator.runtime_injection import PYTHON_PATH, RuntimeImage
 from bus_operator.webhook import PATH, make_app
 
 Json = dict[str, Any]
+
+RUNTIME = RuntimeImage("pgmq-bus:0.1.0", "0.1.0")
 
 odd = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.sampled_from(["", "/", "a~b/c"]),
     lambda items: st.lists(items, max_size=2) | st.dictionaries(st.text(max_size=4), items, max_size=2),
     max_leaves=3,
 )
-volume_names = st.sampled_from(["data", "pgmqbus-orders", "pgmqbus-audit", "pgmqbus-a-b", "~/x"])
+volume_names = st.sampled_from(["data", "pgmqbus-orders", "pgmqbus-audit", "pgmqbus-a-b", "pgmq-bus-runtime", "~/x"])
 paths = st.sampled_from(
-    ["/", "/bindings", "/bindings/", "/bindings/orders", "//bindings//orders/.", "/bindings/../etc", "etc", "", "/a/b"]
+    [
+        "/",
+        "/bindings",
+        "/bindings/",
+        "/bindings/orders",
+        "//bindings//orders/.",
+        "/bindings/../etc",
+        "etc",
+        "",
+        "/a/b",
+        "/pgmq-bus-runtime",
+    ]
 )
 roots = paths | st.sampled_from(["/own//root/", "$(HOME)/b", "/a:b", "/" + "a" * 2000, "/\u2603", "/a\x00"])
 
@@ -54,9 +68,13 @@ volumes = members(
 )
 mounts = members(name=mostly(volume_names), mountPath=mostly(paths), readOnly=mostly(st.booleans()))
 variables = members(
-    name=st.sampled_from(["SERVICE_BINDING_ROOT", "PGMQ_BUS_ADDRESS", "X"]), value=mostly(roots), valueFrom=odd
+    name=st.sampled_from(["SERVICE_BINDING_ROOT", "PGMQ_BUS_ADDRESS", "PYTHONPATH", "X"]),
+    value=mostly(roots),
+    valueFrom=odd,
 )
-containers = members(name=mostly(st.just("app")), env=listed(variables), volumeMounts=listed(mounts))
+containers = members(
+    name=mostly(st.sampled_from(["app", "app", "pgmq-bus-runtime"])), env=listed(variables), volumeMounts=listed(mounts)
+)
 channels = st.sampled_from(
     ["orders", "audit", "eu.orders", "a" * 63, "a" * 64, "Orders", "a/b", "~1", "", " ", "\u2603", "a\n"]
 )
@@ -64,6 +82,8 @@ annotations = members(
     **{
         "pgmqbus.dev/channels": mostly(st.lists(channels, max_size=5).map(",".join)),
         "pgmqbus.dev/injected": mostly(st.sampled_from(["orders", "", "orders,audit"])),
+        "pgmqbus.dev/inject-runtime": mostly(st.sampled_from(["true", "true", "false", ""])),
+        "pgmqbus.dev/injected-runtime": mostly(st.sampled_from(["0.1.0", ""])),
         "kubernetes.io/config.mirror": st.just("x"),
         "other": st.just(""),
     }
@@ -79,7 +99,7 @@ def injected(pod: Json, selecting: tuple[str, ...]) -> Injection | None:
     try:
         asked = requested_channels(pod, selecting)
         bindings = [PodBinding(name, f"{name}-bus", optional=not asked.asked) for name in asked.channels]
-        return inject(pod, bindings)
+        return inject(pod, bindings, with_runtime=asked.runtime, runtime=RUNTIME)
     except MalformedPodError:
         return None
 
@@ -98,16 +118,23 @@ def test_a_patch_applies_once_and_takes_nothing_away(pod: Json, selecting: tuple
     assert again is not None
     assert again.patch == ()
     for kind in ("containers", "initContainers"):
-        for old, new in zip(
-            (pod.get("spec") or {}).get(kind) or (), (after.get("spec") or {}).get(kind) or (), strict=True
-        ):
+        olds, news = ((each.get("spec") or {}).get(kind) or [] for each in (pod, after))
+        # The one that copies the runtime comes first.
+        assert len(news) - len(olds) in ((0, 1) if kind == "initContainers" else (0,))
+        for old, new in zip(olds, news[len(news) - len(olds) :], strict=True):
             for field in ("env", "volumeMounts"):
                 added = list(new.get(field) or ())
                 for item in old.get(field) or ():
-                    added.remove(item)
+                    added.remove(item if item in added else item | {"value": extended(item)})
             targets = [mount.get("mountPath") for mount in added]
             assert len(targets) == len(set(map(str, targets)))
-    assert (after.get("spec") or {}).keys() - (pod.get("spec") or {}).keys() <= {"volumes"}
+    assert (after.get("spec") or {}).keys() - (pod.get("spec") or {}).keys() <= {"volumes", "initContainers"}
+
+
+def extended(variable: Json) -> str:
+    """A PYTHONPATH with ours at its end."""
+    assert variable["name"] == "PYTHONPATH"
+    return ":".join(filter(None, [variable.get("value"), PYTHON_PATH]))
 
 
 def review(pod: Any, **request: Any) -> Json:
@@ -126,7 +153,7 @@ async def select(_namespace: str, _labels: Mapping[str, str]) -> Sequence[str]:
 
 @pytest.fixture
 async def client() -> Any:
-    async with TestClient(TestServer(make_app(resolve, select))) as client:
+    async with TestClient(TestServer(make_app(resolve, select, runtime=RUNTIME))) as client:
         yield client
 
 

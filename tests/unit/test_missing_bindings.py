@@ -87,5 +87,18 @@ def test_what_a_selected_pod_is_without(label: str | None, injected: str | None,
     assert pod(None, injected, labels=labels).without == without
 
 
+@pytest.mark.parametrize(
+    ("asks", "has", "lacks"), [("true", None, True), ("true", "0.1.0", False), ("false", None, False)]
+)
+def test_a_pod_that_was_created_without_the_runtime(asks: str, has: str | None, lacks: bool) -> None:
+    annotations = {"pgmqbus.dev/channels": "orders", "pgmqbus.dev/injected": "orders"}
+    annotations |= {"pgmqbus.dev/inject-runtime": asks} | ({"pgmqbus.dev/injected-runtime": has} if has else {})
+    missing = look(pod(annotations=annotations))
+    assert (missing is not None) == lacks
+    if missing is not None:
+        assert missing.message.startswith("it was created without bus_runtime, which its annotation")
+        assert missing.channels == ()
+
+
 def test_a_pod_that_is_going() -> None:
     assert look(pod(deletionTimestamp="2026-05-04T03:03:01Z")) is None

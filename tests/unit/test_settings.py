@@ -26,9 +26,12 @@ def test_values() -> None:
             "BUS_WEBHOOK_PORT": "9000",
             "BUS_RESYNC_SECONDS": "300",
             "BUS_LOG_LEVEL": "DEBUG",
+            "BUS_RUNTIME_IMAGE": "registry.example/pgmq-bus:1.0",
+            "BUS_RUNTIME_PULL_POLICY": "Always",
         }
     )
     assert (settings.operator_namespace, settings.webhook_port, settings.resync_seconds) == ("bus-system", 9000, 300)
+    assert (settings.runtime_image, settings.runtime_pull_policy) == ("registry.example/pgmq-bus:1.0", "Always")
     # Named in messages to users, and by the chart.
     assert settings.secrets_role == "my-bus-secrets"
 

@@ -16,9 +16,11 @@ import jsonpatch
 import pytest
 
 from bus_operator.certificates import CertificateBundle, plan_certificates, service_names
+from bus_operator.runtime_injection import RuntimeImage
 from bus_operator.serving_certificates import load_key_pair, new_server_context
 from bus_operator.webhook import MAX_BODY_BYTES, WebhookServer, make_app
 
+RUNTIME = RuntimeImage("pgmq-bus:0.1.0", "0.1.0")
 NAMES = service_names("pgmq-bus", "bus-system")
 
 Json = dict[str, Any]
@@ -83,7 +85,7 @@ def context(bundle: CertificateBundle) -> ssl.SSLContext:
 
 @pytest.fixture
 async def server(channels: Channels, context: ssl.SSLContext) -> AsyncIterator[WebhookServer]:
-    server = WebhookServer(make_app(channels.resolve, channels.select, lookup_timeout=0.2))
+    server = WebhookServer(make_app(channels.resolve, channels.select, runtime=RUNTIME, lookup_timeout=0.2))
     await server.start("127.0.0.1", 0, context)
     yield server
     await server.stop()
@@ -174,6 +176,17 @@ async def test_a_pod_gets_the_secrets_of_its_channels(post: Post, channels: Chan
     assert after["metadata"]["annotations"]["pgmqbus.dev/injected"] == "orders,audit"
     assert "warnings" not in response
     assert channels.asked == [("shop", "orders"), ("shop", "audit")]
+
+
+async def test_a_pod_gets_the_runtime_if_it_asks(post: Post) -> None:
+    asking = pod()
+    asking["metadata"]["annotations"]["pgmqbus.dev/inject-runtime"] = "true"
+    response = await admit(post, review(asking))
+    after = patched(asking, response)
+    assert [container["image"] for container in after["spec"]["initContainers"]] == [RUNTIME.reference]
+    assert after["metadata"]["annotations"]["pgmqbus.dev/injected-runtime"] == RUNTIME.version
+    assert "warnings" not in response
+    assert "patch" not in await admit(post, review(after))
 
 
 async def test_a_patched_pod_is_not_patched_again(post: Post) -> None:

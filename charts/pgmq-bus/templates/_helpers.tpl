@@ -36,6 +36,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{/* The operator's image. */}}
+{{- define "pgmq-bus.image" -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+
 {{/* Names shared by several templates. */}}
 {{- define "pgmq-bus.secretsRole" -}}
 {{ include "pgmq-bus.fullname" . }}-secrets

@@ -8,7 +8,7 @@ from typing import Any
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.peer_view import PeerView
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, shown
-from bus_operator.pods import Pod
+from bus_operator.pods import Pod, without_runtime
 
 SETTLED = timedelta(minutes=2)
 """How long a pod may take to join: its image is pulled, and its Secret mounted."""
@@ -82,7 +82,14 @@ def _binding(facts: PodFacts) -> Iterator[Finding]:
         )
 
 
-@CHECKS.check("joined", "request", "binding")
+@CHECKS.check("runtime")
+def _runtime(facts: PodFacts) -> Iterator[Finding]:
+    """Asked for and not there."""
+    if facts.pod.lacks_runtime and not facts.pod.deleting:
+        yield Finding("RuntimeNotInjected", f"{facts.title}: {without_runtime()}")
+
+
+@CHECKS.check("joined", "request", "binding", "runtime")
 def _joined(facts: PodFacts) -> Iterator[Finding]:
     """Nobody in it has joined."""
     peers = facts.own_peers
