@@ -50,7 +50,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
     return {
         "kept": bool(verdict),
         "tally": dataclasses.asdict(verdict.tally),
-        "broken": dict(verdict.counts),
+        "broken": {str(broken): count for broken, count in verdict.counts.items()},
         "violations": [violation.text for violation in verdict.violations],
     }
 

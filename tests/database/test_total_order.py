@@ -223,11 +223,24 @@ class TestAHeldPublishLock:
         session = await connect(await make_channel())
         settings = {
             name: await session.fetchval(f"show {name}")
-            for name in ("idle_in_transaction_session_timeout", "statement_timeout", "search_path", "jit")
+            for name in (
+                "idle_in_transaction_session_timeout",
+                "statement_timeout",
+                "search_path",
+                "jit",
+                "tcp_keepalives_idle",
+                "tcp_keepalives_interval",
+                "tcp_keepalives_count",
+                "tcp_user_timeout",
+            )
         }
         assert settings == {
             "idle_in_transaction_session_timeout": "15s",
             "statement_timeout": "30s",
             "search_path": "pg_catalog, pg_temp",
             "jit": "off",
+            "tcp_keepalives_idle": "30",
+            "tcp_keepalives_interval": "10",
+            "tcp_keepalives_count": "3",
+            "tcp_user_timeout": "60000",
         }

@@ -1,13 +1,17 @@
 """The parts of the soak that decide: what is flat, what is left over, what is broken; and the report."""
 
+import json
 import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import pytest
 from chaos import kubernetes
+from chaos.history import Recorder
 from chaos.nemeses.server import Restarted
 from chaos.report import replace
 from chaos.soak import report
@@ -18,6 +22,7 @@ from chaos.soak.outcome import Outcome, Strike
 from chaos.soak.pages import Account
 from chaos.soak.plan import Plan, deck, next_fault, possible
 from chaos.soak.samples import Series, Subject, look_at
+from chaos.soak.world import PROMISES
 
 TIMES = [10.0 * number for number in range(361)]
 
@@ -140,6 +145,23 @@ def test_pages_add_up() -> None:
     assert account.total("received") == 60
     assert account.broken == {"lost": 8}
     assert account.violations[0] == "page 0, Sync: it is gone"
+
+
+def test_a_broken_page_is_told_by_the_process_that_checks(tmp_path: Path) -> None:
+    for channel in PROMISES:
+        (tmp_path / channel).mkdir()
+    with Recorder(tmp_path / next(iter(PROMISES)) / "shop.jsonl") as recorder:
+        recorder.write("opened", process="shop", channel="orders", client="bus_runtime")
+        recorder.write("joining", peer=None, acknowledge="on_handled", in_hand=1000)
+        recorder.write("joined")
+        recorder.write("received", "from-nowhere")
+    command = [sys.executable, "-m", "chaos.soak.checking", tmp_path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment).stdout
+    account = Account()
+    account.add(0, json.loads(said))
+    assert list(account.broken.values()) == [1]
+    assert "from-nowhere" in account.violations[0]
 
 
 def test_a_process_is_looked_at(tmp_path: Path) -> None:

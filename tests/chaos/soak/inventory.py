@@ -27,9 +27,11 @@ _NAMES = {
     "functions": "select proname::text from pg_proc where pronamespace = 'pgmq_bus_channel'::regnamespace",
     "schemas": "select nspname::text from pg_namespace where nspname !~ '^pg_(temp|toast_temp)'",
     "logins": "select role::text from pgmq_bus.login",
+    # Of one that was killed the row stays for a day, and does not count.
     "peers": """
         select c.queue || ' ' || coalesce(p.name, case when p.is_foreign then 'pipecat' else 'unnamed' end)
-        from pgmq_bus.peer as p join pgmq_bus.channel as c on c.id = p.channel_id""",
+        from pgmq_bus.peer as p join pgmq_bus.channel as c on c.id = p.channel_id
+        where p.last_seen > clock_timestamp() - c.peer_timeout""",
     "doorbells": """
         select c.queue || ' ' || coalesce(p.name, 'unnamed')
         from pgmq_bus.peer as p join pgmq_bus.channel as c on c.id = p.channel_id where p.address is not null""",
@@ -37,7 +39,7 @@ _NAMES = {
     "advisory locks": "select classid || ' ' || objid from pg_locks where locktype = 'advisory'",
 }
 
-_ROWS = ("installation", "channel", "channel_state", "channel_gate", "login", "peer")
+_ROWS = ("installation", "channel", "channel_state", "channel_gate", "login")
 
 _SESSIONS = (
     "select usename::text from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
