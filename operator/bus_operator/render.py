@@ -13,8 +13,8 @@ ROLE_SETTINGS = {
     "statement_timeout": "'30s'",
     # No call is long enough for compiling to pay; wrongly estimated ones would be compiled each time.
     "jit": "off",
-    # A machine that vanished says no goodbye: its sessions would hold their connections and their credential for the two
-    # hours that systems wait by default. 30 + 3 x 10 s, and as long if something is under way.
+    # A machine that vanished says no goodbye: its sessions would hold their connections and their credential for the
+    # two hours that systems wait by default. 30 + 3 x 10 s, and as long if something is under way.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
