@@ -15,6 +15,7 @@ from kubernetes.aio.config import new_client_from_config
 
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
 from bus_operator.kube_api import KubeApi
+from bus_operator.runtime_injection import RuntimeImage
 from bus_operator.serving_certificates import CertificateManager
 from bus_operator.webhook import WebhookServer, make_app
 
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.cluster
 
 NAMESPACE = "default"
 NAME = "pod-injection-test"
+RESTRICTED = "pod-injection-restricted"
+RUNTIME = RuntimeImage("registry.example/pgmq-bus:0.1.0", "0.1.0")
 
 Json = dict[str, Any]
 
@@ -44,7 +47,7 @@ class Webhook:
         self.behind = timedelta(0)
         """By how much the replicas' clock is behind."""
         self.certificate = self.replica()
-        self._server = WebhookServer(make_app(resolve, select))
+        self._server = WebhookServer(make_app(resolve, select, runtime=RUNTIME))
 
     def replica(self) -> CertificateManager:
         """One of those that share a certificate."""
@@ -69,6 +72,11 @@ class Webhook:
         }
         await self._admission.create_mutating_webhook_configuration({"metadata": {"name": NAME}, "webhooks": [webhook]})
 
+    async def restrict(self) -> None:
+        """Makes a namespace under Pod Security's restricted profile, for good: an API server alone ends none."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        await self._core.create_namespace({"metadata": {"name": RESTRICTED, "labels": labels}})
+
     async def trust(self) -> None:
         """Has the API server trust the webhook, and waits until it does."""
         assert self.certificate.ca_bundle is not None
@@ -86,10 +94,10 @@ class Webhook:
                         return
                 await asyncio.sleep(0.05)
 
-    async def create(self, pod: Json) -> tuple[Json, list[str]]:
+    async def create(self, pod: Json, namespace: str = NAMESPACE) -> tuple[Json, list[str]]:
         """What the API server would store, and its warnings."""
         answer = await self._core.create_namespaced_pod_with_http_info(
-            NAMESPACE, pod, dry_run="All", field_validation="Strict"
+            namespace, pod, dry_run="All", field_validation="Strict"
         )
         created: Json = self._core.api_client.sanitize_for_serialization(answer.data)
         headers = answer.headers or {}
@@ -230,3 +238,34 @@ async def test_a_certificate_is_renewed_before_it_expires(webhook: Webhook) -> N
     created, _ = await webhook.create(pod())
     assert "pgmqbus.dev/injected" in created["metadata"]["annotations"]
     assert not any([await replica.ensure() for replica in replicas]), "once is enough"
+
+
+async def test_a_pod_with_the_runtime_is_valid_and_keeps_its_quality_of_service(webhook: Webhook) -> None:
+    exact = {"cpu": "50m", "memory": "32Mi"}
+    own = {"image": "app", "resources": {"requests": exact, "limits": exact}}
+    asking = pod("orders", {"name": "app", **own}, initContainers=[{"name": "init", **own}])
+    before, _ = await webhook.create(asking)
+    asking["metadata"]["annotations"]["pgmqbus.dev/inject-runtime"] = "true"
+    created, warnings = await webhook.create(asking)
+    assert warnings == []
+    assert created["metadata"]["annotations"]["pgmqbus.dev/injected-runtime"] == "0.1.0"
+    copier, init = created["spec"]["initContainers"]
+    assert (copier["name"], copier["image"]) == ("pgmq-bus-runtime", RUNTIME.reference)
+    for container in (init, *created["spec"]["containers"]):
+        assert mounts(container)["/pgmq-bus-runtime"] == "pgmq-bus-runtime"
+    assert before["status"]["qosClass"] == created["status"]["qosClass"] == "Guaranteed"
+
+
+async def test_the_restricted_profile_of_pod_security_takes_the_init_container(webhook: Webhook) -> None:
+    security = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    asking = pod("orders", {"name": "app", "image": "app", "securityContext": security})
+    asking["metadata"]["annotations"]["pgmqbus.dev/inject-runtime"] = "true"
+    await webhook.restrict()
+    created, warnings = await webhook.create(asking, namespace=RESTRICTED)
+    assert warnings == []
+    assert len(created["spec"]["initContainers"]) == 1
