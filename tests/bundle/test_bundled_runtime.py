@@ -15,6 +15,8 @@ from injected_pythons import OTHERS, SUPPORTED
 from bus_operator import runtime_injection
 from runtime_bundle import PYTHONS
 
+pytestmark = pytest.mark.slow
+
 WHICH = "import bus_runtime; print(bus_runtime.__file__)"
 EVERYTHING = """
 import bus_runtime, asyncpg, pydantic, orjson
