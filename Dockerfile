@@ -1,5 +1,5 @@
 # The operator, and what a worker needs to import bus_runtime. Builds with any BuildKit or buildah.
-# The base must have Python >= 3.11 with venv and ca-certificates.
+# The base must have Python >= 3.11 with venv, ca-certificates, and cp, which copies bus_runtime into pods that ask for it.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS tools

@@ -39,12 +39,14 @@ def unsupported(contents, name, version, abi, glibc):
         glibc: Its version, such as `2.36`; None where there is another C library.
     """
     architecture = contents["architecture"]
-    abis = ["cpython-{}-{}-linux-gnu".format(p.replace(".", ""), architecture) for p in contents["pythons"]]
+    builds = ["cpython-{}-".format(python.replace(".", "")) for python in contents["pythons"]]
+    abis = ["{}{}-linux-gnu".format(build, architecture) for build in builds]
     if abi in abis and glibc is not None and release(glibc) >= contents["glibc"]:
         return None
     library = "glibc {}".format(glibc) if glibc else "no glibc, so perhaps musl (Alpine)"
     remedy = "Base the image on one of these (such as python:{}-slim)".format(contents["pythons"][-1])
-    if release(version) >= release(contents["pythons"][0]):
+    # For others, such as free-threaded ones, not all that it needs comes compiled.
+    if abi.startswith(tuple(builds)):
         remedy += ", or install it there: pip install pgmq-bus"
     return (
         "bus_runtime was injected into this container, and this Python cannot use it: it is {} {} ({}, {}), and what is"
