@@ -16,9 +16,6 @@ def test_helm_test(cluster: Cluster) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Phase:          Succeeded" in done.stdout
-    said = [line.split() for line in done.stdout.splitlines()]
+    said = [line.strip() for line in done.stdout.splitlines()]
     for check in ("definitions", "leader", "webhook", "metrics"):
-        assert ["✓", check] in said, done.stdout
-    # Of the rights of its pod nothing is left.
-    kinds = "serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
-    assert "pgmq-bus-test" not in cluster.kubectl("get", kinds, "-n", "pgmq-bus", "-o", "name")
+        assert said.count(f"✓ {check}") == 1, done.stdout

@@ -86,13 +86,6 @@ helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 
-{{/* What the pod of helm test needs. The argument is its weight: lower ones are made first. */}}
-{{- define "pgmq-bus.testHook" -}}
-helm.sh/hook: test
-helm.sh/hook-weight: {{ . | quote }}
-helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-{{- end }}
-
 {{/* The namespaces in which the operator may use Secrets. */}}
 {{- define "pgmq-bus.secretNamespaces" -}}
 {{- append (.Values.scope.namespaces | default .Values.secretNamespaces) .Release.Namespace | uniq | sortAlpha | join "," }}
