@@ -23,7 +23,7 @@ help:  ## Show the targets
 .venv/.complete: pyproject.toml uv.lock
 	$(PREFLIGHT) setup
 	@test -x $(UV) || command -v uv >/dev/null || { echo "installing uv"; \
-	  $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet --disable-pip-version-check uv; } \
+	  $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install -qq --retries 1 --disable-pip-version-check uv; } \
 	  || { $(PYTHON) -m hack.preflight --after python; exit 1; }
 	$(UV) sync --locked --all-extras --quiet || { $(PYTHON) -m hack.preflight --after python; exit 1; }
 	@touch $@
@@ -101,6 +101,10 @@ bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000
 .PHONY: docs
 docs: setup  ## Build the documentation's site into build/site
 	$(RUN)/python -m hack.docs
+
+.PHONY: pictures
+pictures: setup  ## Draw busctl's terminal anew from real runs, in two minutes: docs/images/busctl-*.svg
+	PYTHONPATH=tests $(RUN)/python -m hack.pictures
 
 .PHONY: lint
 lint: setup  ## Format, lint, types, import boundaries
