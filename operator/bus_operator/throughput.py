@@ -11,6 +11,7 @@ import asyncpg
 from bus_operator import channel_reader, sql
 from bus_operator.channel_reader import Holding, Shard
 from bus_operator.channel_view import Place
+from bus_operator.database import AdminConnection
 from bus_operator.errors import BusError
 
 Key = tuple[str, int]
@@ -99,6 +100,17 @@ class Meter:
         self._probes = [_Probe(holding) for holding in holdings]
         self._before: dict[Key, Sample] = {}
 
+    async def follow(self, holdings: Iterable[Holding]) -> None:
+        """Measures these from now on; sessions in databases that stay are kept."""
+        former = {probe.place: probe for probe in self._probes}
+        self._probes = []
+        for holding in holdings:
+            probe = former.pop((holding.admin, holding.shard), None) or _Probe(holding)
+            probe.holding = holding
+            self._probes.append(probe)
+        for probe in former.values():
+            await probe.close()
+
     async def __aenter__(self) -> "Meter":
         return self
 
@@ -126,15 +138,20 @@ class Meter:
 
 class _Probe:
     def __init__(self, holding: Holding) -> None:
-        self._holding = holding
+        self.holding = holding
         self._stack: AsyncExitStack | None = None
         self._shards: Sequence[Shard] = ()
+
+    @property
+    def place(self) -> tuple[AdminConnection, int | None]:
+        """Where its sessions are."""
+        return self.holding.admin, self.holding.shard
 
     async def sample(self) -> list[Sample] | BusError:
         try:
             if self._stack is None:
                 stack = AsyncExitStack()
-                self._shards = await stack.enter_async_context(channel_reader.open_shards(self._holding))
+                self._shards = await stack.enter_async_context(channel_reader.open_shards(self.holding))
                 self._stack = stack
             found = await asyncio.gather(*(shard.read(self._read) for shard in self._shards))
         except BusError as exc:
@@ -143,8 +160,8 @@ class _Probe:
         return [sample for samples in found for sample in samples]
 
     async def _read(self, connection: asyncpg.Connection, place: Place) -> list[Sample]:
-        rows = await connection.fetch(sql.query("throughput"), self._holding.names)
-        return [Sample.from_row(f"{self._holding.admin.endpoint} {place}", row) for row in rows]
+        rows = await connection.fetch(sql.query("throughput"), self.holding.names)
+        return [Sample.from_row(f"{self.holding.admin.endpoint} {place}", row) for row in rows]
 
     async def close(self) -> None:
         stack, self._stack = self._stack, None

@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,10 +14,11 @@ from bus_operator.channel_view import brief_age
 from bus_operator.cli import completion
 from bus_operator.cli import output as out
 from bus_operator.cli.output import Column
-from bus_operator.cli.source import Source, source_options
+from bus_operator.cli.source import ClusterSource, Source, source_options
 from bus_operator.errors import BusError
 
 if TYPE_CHECKING:
+    from bus_operator.channel_reader import Holding
     from bus_operator.cli.reach import Reach
     from bus_operator.throughput import Rate
 
@@ -27,6 +30,9 @@ _COLUMNS = (
     Column("BACKLOG", right=True),
     Column("LAG", right=True),
 )
+LIST_SECONDS = 30.0
+"""Until the BusChannels of a cluster are listed again: some come, some go."""
+
 _AROUND = 4
 """Lines of the screen beside the rows."""
 
@@ -90,7 +96,7 @@ def top(
             sys.exit(1)
         return
     reached.explain("channels are left out")
-    _live(reached, str(source), _ORDERS[sort], interval)
+    _live(reached, channel, _ORDERS[sort], interval)
 
 
 async def _measure_once(reached: "Reach", interval: float) -> tuple[list["Rate"], list[BusError]]:
@@ -102,18 +108,35 @@ async def _measure_once(reached: "Reach", interval: float) -> tuple[list["Rate"]
         return await meter.measure()
 
 
-def _live(reached: "Reach", title: str, order: Callable[["Rate"], Any], interval: float) -> None:
+def _live(reached: "Reach", channel: str | None, order: Callable[["Rate"], Any], interval: float) -> None:
     from bus_operator.throughput import Meter
 
     with asyncio.Runner() as runner:
         meter = Meter(reached.holdings)
+        listed = time.monotonic()
 
         def lines(height: int) -> list[str]:
+            nonlocal listed
+            if time.monotonic() > listed + LIST_SECONDS:
+                listed = time.monotonic()
+                runner.run(meter.follow(_list_again(reached, channel)))
             rates, failures = runner.run(meter.measure())
-            return _frame(height, title, sorted(rates, key=order), failures)
+            return _frame(height, str(reached.source), sorted(rates, key=order), failures)
 
         out.show_live(lines, interval)
         runner.run(meter.close())
+
+
+def _list_again(reached: "Reach", channel: str | None) -> "Sequence[Holding]":
+    """The databases of what is there now; those of before where that cannot be told."""
+    from bus_operator.cli import reach
+
+    # A database's own channels are listed by each query.
+    if channel is not None or not isinstance(reached.source, ClusterSource):
+        return reached.holdings
+    with suppress(BusError):
+        return reach.of_source(reached.source).holdings or reached.holdings
+    return reached.holdings
 
 
 def _frame(height: int, title: str, rates: Sequence["Rate"], failures: Sequence[BusError]) -> list[str]:
