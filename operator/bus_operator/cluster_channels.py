@@ -18,12 +18,19 @@ def path(plural: str, namespace: str | None, name: str | None = None) -> str:
 
 def list_channels(client: ClusterClient, namespace: str | None, label_selector: str | None = None) -> list[ChannelView]:
     """The BusChannels of a namespace, or of all, by name."""
+    return list(map(channel_view.from_resource, list_resources(client, namespace, label_selector)))
+
+
+def list_resources(
+    client: ClusterClient, namespace: str | None, label_selector: str | None = None
+) -> list[dict[str, Any]]:
+    """The same as the API server sends them."""
     with_installation = "the cluster knows no BusChannels: install the operator's chart, or choose another context"
     try:
         bodies = list(client.items(path("buschannels", namespace), label_selector=label_selector))
     except NotFoundError as exc:
         raise SpecError(with_installation, reason="NotInstalled") from exc
-    return sorted(map(channel_view.from_resource, bodies), key=lambda view: (view.namespace or "", view.name or ""))
+    return sorted(bodies, key=lambda body: (body["metadata"]["namespace"], body["metadata"]["name"]))
 
 
 def get_channel(client: ClusterClient, namespace: str, name: str) -> ChannelView:

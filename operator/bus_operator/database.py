@@ -301,12 +301,17 @@ def _translated(where: str, error: BaseException) -> BusError | None:
     return None
 
 
+_LETS_IN = ", and that the server's pg_hba.conf lets it log in from here"
+_PASSES = ". It is being started or stopped: try again in a moment; its log says what it waits for"
+
+
 def _said_by_server(where: str, error: asyncpg.PostgresError) -> BusError:
     text = _text(error)
     match error:
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            lets_in = "" if isinstance(error, asyncpg.InvalidPasswordError) else _LETS_IN
             return AuthenticationFailedError(
-                f"{where} refuses the administrator's credential: {text}. Check its user and password."
+                f"{where} refuses the administrator's credential: {text}. Check its user and password{lets_in}."
             )
         case asyncpg.InsufficientPrivilegeError():
             return InsufficientPrivilegeError(
@@ -324,7 +329,8 @@ def _said_by_server(where: str, error: asyncpg.PostgresError) -> BusError:
                 reason="DatabaseReadOnly",
             )
         case asyncpg.PostgresConnectionError() | asyncpg.InvalidCatalogNameError() | asyncpg.CannotConnectNowError():
-            return ConnectionFailedError(f"{where}: {text}")
+            passes = _PASSES if isinstance(error, asyncpg.CannotConnectNowError) else ""
+            return ConnectionFailedError(f"{where}: {text}{passes}")
     return TransientError(f"{where}: {text} (SQLSTATE {error.sqlstate})", reason="DatabaseError")
 
 

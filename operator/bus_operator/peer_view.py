@@ -36,6 +36,8 @@ class PeerView:
     is_retired: bool
     """Whether that credential was replaced."""
     wake: str
+    is_deaf: bool
+    """Whether it has a doorbell and does not rely on it, because rings did not arrive."""
     behind: int
     """Messages that it has not acknowledged."""
     behind_seconds: float | None

@@ -14,11 +14,15 @@ import postgres
 import pytest
 import yaml
 from control_plane import GROUP, VERSION, ApiError, KubeClient, Manifest
+from kubernetes.aio.config import new_client_from_config
+from pgbouncer import pgbouncer
 from postgres import free_port
 from wire import Peer
 
+from bus_operator.certificate_store import KubernetesSecretStore
 from bus_operator.certificates import plan_certificates
-from bus_operator.serving_certificates import load_key_pair, new_server_context
+from bus_operator.kube_api import KubeApi
+from bus_operator.serving_certificates import CertificateManager, load_key_pair, new_server_context
 from bus_operator.webhook import WebhookServer, make_app
 
 pytestmark = pytest.mark.cluster
@@ -60,22 +64,22 @@ class Shop:
         if status is not None:
             self.kube.patch(f"{path}/status", {"status": status})
 
-    def database(self, uri: str, *conditions: Manifest) -> None:
+    def database(self, uri: str, *conditions: Manifest, **spec: Any) -> None:
         secret = {"metadata": {"name": "admin"}, "stringData": {"uri": uri}}
         self.make(f"/api/v1/namespaces/{SHOP}/secrets", secret)
-        body = resource("BusDatabase", "main", {"connectionSecretRef": {"name": "admin"}})
+        body = resource("BusDatabase", "main", {"connectionSecretRef": {"name": "admin"}} | spec)
         self.make(f"{API}/busdatabases", body, {"conditions": [*conditions]})
 
-    def channel(self, name: str, *conditions: Manifest, placed: bool = True) -> None:
+    def channel(self, name: str, *conditions: Manifest, placed: bool = True, **spec: Any) -> None:
         status: Manifest = {"conditions": [*conditions]}
         if placed:
             status |= {"channel": f"{SHOP}.{name}", "database": {"namespace": SHOP, "name": "main"}, "shard": 0}
-        self.make(f"{API}/buschannels", resource("BusChannel", name, {}), status)
+        self.make(f"{API}/buschannels", resource("BusChannel", name, spec), status)
 
-    def pod(self, name: str, **annotations: str) -> None:
+    def pod(self, name: str, *, labels: Manifest | None = None, **annotations: str) -> None:
         metadata = {
             "name": name,
-            "labels": {"pgmqbus.dev/inject": "true"},
+            "labels": {"pgmqbus.dev/inject": "true"} if labels is None else labels,
             "annotations": {f"pgmqbus.dev/{key}": value for key, value in annotations.items()},
         }
         spec = {"containers": [{"name": "main", "image": "none"}]}
@@ -110,7 +114,13 @@ def diagnose(apiserver: Path, tmp_path: Path) -> Diagnose:
     configuration["contexts"][0]["context"]["namespace"] = SHOP
     kubeconfig = tmp_path / "kubeconfig"
 
-    def run(*arguments: str, injection: bool = False, token: str | None = None, skipped: bool = False) -> Codes:
+    def run(
+        *arguments: str,
+        injection: bool = False,
+        token: str | None = None,
+        skipped: bool = False,
+        messages: bool = False,
+    ) -> Codes:
         if token is not None:
             configuration["users"][0]["user"] = {"token": token}
         kubeconfig.write_text(yaml.safe_dump(configuration))
@@ -126,22 +136,20 @@ def diagnose(apiserver: Path, tmp_path: Path) -> Diagnose:
         }
         if skipped:
             return {title: check["notLookedAt"] for title, check in checks.items() if check["notLookedAt"]}
-        return {title: finding["code"] for title, check in checks.items() for finding in check["findings"]}
+        shown = "message" if messages else "code"
+        return {title: finding[shown] for title, check in checks.items() for finding in check["findings"]}
 
     return run
 
 
 @on_one_version
 async def test_what_the_operator_says(shop: Shop, diagnose: Diagnose, database: postgres.Database) -> None:
+    """Its conditions; tests/operator has it say some of them by itself."""
     await database.create_channel(f"{SHOP}.orders")
     shop.database(database.dsn, REACHABLE, READY)
     shop.channel("orders", READY)
-    shop.channel("audit", condition("Ready", "False", "ChannelConflict", "belongs to another"), placed=False)
-    shop.channel("ledger", condition("Ready", "False", "NamespaceNotAllowed", "not allowed"), placed=False)
-    assert await asyncio.to_thread(diagnose) == {
-        f"BusChannel {SHOP}/audit ready": "ChannelConflict",
-        f"BusChannel {SHOP}/ledger ready": "NamespaceNotAllowed",
-    }
+    shop.channel("audit", condition("Ready", "False", "SecretConflict", "belongs to another"), placed=False)
+    assert await asyncio.to_thread(diagnose) == {f"BusChannel {SHOP}/audit ready": "SecretConflict"}
     assert await asyncio.to_thread(diagnose, "orders") == {}
 
 
@@ -154,6 +162,7 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
     shop.pod("without", channels="orders")
     shop.pod("lost", channels="missing", injected="missing")
     shop.pod("silent")
+    shop.pod("bare", channels="orders", injected="orders", **{"inject-runtime": "true"})
     async with database.session() as admin:
         # Its BusChannel, and a peer that is in a pod and logs in with a credential that was replaced.
         await admin.execute("update pgmq_bus.channel set owner_reference = $1", f"{SHOP}/orders@cluster")
@@ -170,11 +179,52 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
         f"Pod {SHOP}/without binding": "BindingMissing",
         f"Pod {SHOP}/lost request": "ChannelNotFound",
         f"Pod {SHOP}/silent request": "RequestInvalid",
+        f"Pod {SHOP}/bare runtime": "RuntimeNotInjected",
     }
     only = await asyncio.to_thread(diagnose, "pod/without")
     assert only[f"Pod {SHOP}/without binding"] == "BindingMissing"
     assert not any("complete credential" in title for title in only)
     await session.close()
+
+
+async def test_pods_that_a_channel_selects(shop: Shop, diagnose: Diagnose) -> None:
+    """They did not ask; those that were there before, or came while the webhook was away, have no binding."""
+    shop.channel("orders", READY, placed=False, injection={"podSelector": {"matchLabels": {"app": "web"}}})
+    shop.channel("audit", READY, placed=False)
+    shop.pod("before", labels={"app": "web"})
+    shop.pod("after", labels={"app": "web"}, injected="orders")
+    shop.pod("another", labels={"app": "api"})
+    shop.pod("out", labels={"app": "web", "pgmqbus.dev/inject": "false"})
+    for arguments in ((), ("orders",)):
+        found = await asyncio.to_thread(diagnose, *arguments)
+        assert {title: code for title, code in found.items() if title.startswith("Pod ")} == {
+            f"Pod {SHOP}/before binding": "BindingMissing"
+        }
+    assert not [title for title in await asyncio.to_thread(diagnose, "audit") if title.startswith("Pod ")]
+    only = await asyncio.to_thread(diagnose, "pod/before", messages=True)
+    said = only[f"Pod {SHOP}/before binding"]
+    assert said.startswith(f"pod {SHOP}/before was created without the binding of BusChannel 'orders'")
+    assert "kubectl rollout restart" in said
+
+
+@on_one_version
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_what_pods_connect_to_may_be_a_pooler(
+    shop: Shop, diagnose: Diagnose, server: postgres.Server, database: postgres.Database, mode: str
+) -> None:
+    with pgbouncer(server, mode, pool_size=5) as pooler:
+        shop.database(database.dsn, REACHABLE, READY, clientEndpoint={"host": "127.0.0.1", "port": pooler.port})
+        found = await asyncio.to_thread(diagnose)
+        said = await asyncio.to_thread(diagnose, messages=True)
+    expected = {f"BusDatabase {SHOP}/main client endpoint": "PoolerInTransactionMode"}
+    assert found == (expected if mode == "transaction" else {})
+    if mode == "transaction":
+        (message,) = said.values()
+        assert f"spec.clientEndpoint of BusDatabase {SHOP}/main is a pooler in transaction mode" in message
+        assert "Its session mode" in message
+    # It need not be reached from here, nor know the administrator.
+    said = await asyncio.to_thread(diagnose, skipped=True)
+    assert f"127.0.0.1:{pooler.port}" in said[f"BusDatabase {SHOP}/main client endpoint"]
 
 
 def test_a_database_that_the_operator_reaches_and_we_do_not(shop: Shop, diagnose: Diagnose) -> None:
@@ -220,6 +270,24 @@ def test_an_application_developer(shop: Shop, diagnose: Diagnose) -> None:
     assert "cannot create resource" in diagnose(token=token, skipped=True, injection=True)["Injection webhook webhook"]
 
 
+def webhook_of(client: Manifest, served: str) -> Manifest:
+    """The chart's, for pods of one namespace only."""
+    return {
+        "name": "inject.pgmqbus.dev",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Ignore",
+        # As short as can be: nothing answers where there are no nodes.
+        "timeoutSeconds": 1,
+        "clientConfig": client,
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+        "objectSelector": {"matchLabels": {"pgmqbus.dev/inject": "true"}},
+        "namespaceSelector": {
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [served]}]
+        },
+    }
+
+
 @asynccontextmanager
 async def webhook(kube: KubeClient, age: timedelta, *, listens: bool = True, served: str = SHOP) -> AsyncIterator[None]:
     """The operator's webhook, with certificates of that age, for pods of one namespace only."""
@@ -238,21 +306,8 @@ async def webhook(kube: KubeClient, age: timedelta, *, listens: bool = True, ser
     port = server.port
     if not listens:
         await server.stop()
-    hook = {
-        "name": "inject.pgmqbus.dev",
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-        "failurePolicy": "Ignore",
-        "clientConfig": {
-            "url": f"https://localhost:{port}/mutate-pods",
-            "caBundle": base64.b64encode(bundle.ca_certificates).decode(),
-        },
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
-        "objectSelector": {"matchLabels": {"pgmqbus.dev/inject": "true"}},
-        "namespaceSelector": {
-            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [served]}]
-        },
-    }
+    authority = base64.b64encode(bundle.ca_certificates).decode()
+    hook = webhook_of({"url": f"https://localhost:{port}/mutate-pods", "caBundle": authority}, served)
     kube.create(WEBHOOKS, {"metadata": {"name": NAME}, "webhooks": [hook]})
     yield
     kube.delete(f"{WEBHOOKS}/{NAME}")
@@ -276,11 +331,64 @@ async def test_the_webhook(shop: Shop, diagnose: Diagnose, age: timedelta, liste
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize(
+    ("age", "what"),
+    [(timedelta(days=400), "certificate expired"), (timedelta(days=20 * 365), "certificate's authority expired")],
+    ids=["certificate", "authority"],
+)
+async def test_the_expired_certificate_of_a_service(
+    shop: Shop, diagnose: Diagnose, apiserver: Path, age: timedelta, what: str
+) -> None:
+    """As the chart has it: the certificate is in the operator's Secret, which the operator wrote that long ago."""
+    namespace = "default"
+    secret = f"{NAME}-tls"
+    path = f"/api/v1/namespaces/{namespace}/secrets/{secret}"
+    service = {"namespace": namespace, "name": NAME, "path": "/mutate-pods"}
+    async with await new_client_from_config(config_file=str(apiserver)) as client:
+        store = KubernetesSecretStore(KubeApi(client), name=secret, namespace=namespace)
+        certificates = CertificateManager(
+            store, service=NAME, namespace=namespace, clock=lambda: datetime.now(UTC) - age
+        )
+        await certificates.ensure()
+    assert certificates.ca_bundle is not None
+    if "authority" in what:
+        # Somebody restored the configuration of then, and the operator has renewed its certificate.
+        shop.kube.delete(path)
+    authority = base64.b64encode(certificates.ca_bundle).decode()
+    hook = webhook_of({"service": service, "caBundle": authority}, SHOP)
+    shop.kube.create(WEBHOOKS, {"metadata": {"name": NAME}, "webhooks": [hook]})
+    try:
+        async with asyncio.timeout(30):
+            # The API server takes a moment to know of it.
+            while not (found := await asyncio.to_thread(diagnose, injection=True)):
+                await asyncio.sleep(0.1)
+        said = await asyncio.to_thread(diagnose, injection=True, messages=True)
+    finally:
+        shop.kube.delete(f"{WEBHOOKS}/{NAME}")
+        shop.kube.delete(path)
+    assert found == {"Injection webhook webhook": "CertificateExpired"}
+    assert f"the webhook's {what} at " in said["Injection webhook webhook"]
+    assert "the operator renews it 30 days before its end" in said["Injection webhook webhook"]
+
+
 async def test_a_namespace_that_is_not_the_webhooks_business(shop: Shop, diagnose: Diagnose) -> None:
     async with webhook(shop.kube, timedelta(0), listens=False, served="elsewhere"):
         assert await asyncio.to_thread(diagnose, injection=True) == {}
         said = await asyncio.to_thread(diagnose, injection=True, skipped=True)
     assert "scope.namespaces" in said["Injection webhook webhook"]
+
+
+def test_an_operator_that_is_down(shop: Shop, diagnose: Diagnose) -> None:
+    """Its Deployment, of which no pod runs: there is no node."""
+    labels = {"app.kubernetes.io/name": "pgmq-bus"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "none"}]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    body = {"metadata": {"name": "bus", "labels": labels}, "spec": spec}
+    shop.make(f"/apis/apps/v1/namespaces/{SHOP}/deployments", body)
+    assert diagnose(injection=True)["Injection webhook operator"] == "OperatorDown"
+    said = diagnose(injection=True, messages=True)["Injection webhook operator"]
+    assert f"no pod of Deployment {SHOP}/bus is ready" in said
+    assert f"kubectl get pods -n {SHOP} -l app.kubernetes.io/name=pgmq-bus" in said
 
 
 def test_no_webhook(shop: Shop, diagnose: Diagnose) -> None:

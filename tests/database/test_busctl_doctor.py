@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,12 @@ import busctl_program
 import postgres
 import pytest
 from pgbouncer import pgbouncer
+from recorder import note
 from standby import clone
 from wire import Peer
+
+from bus_runtime import PgmqBus
+from bus_runtime.address import ADDRESS_VARIABLE
 
 # One version is enough: what differs between them is in the other tests.
 pytestmark = pytest.mark.parametrize("server", [18], indirect=True, ids=["pg18"])
@@ -87,12 +92,75 @@ def test_a_server_that_is_down(server: postgres.Server) -> None:
     diagnosis = Diagnosis(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/app", "orders")
     assert diagnosis.codes() == {"connection": "ConnectionFailed"}
     assert diagnosis.finding("connection")["page"] == "docs/errors.md#connectionfailed"
-    assert diagnosis.skipped() == {"server", "pooler", "rights", "PGMQ", "schema", "drift", "ready"}
+    needs = {"server", "pooler", "client endpoint", "rights", "PGMQ", "schema", "drift", "ready"}
+    assert diagnosis.skipped() == needs
 
 
 def test_a_wrong_password(server: postgres.Server) -> None:
     diagnosis = Diagnosis(server.uri("postgres", "postgres", PASSWORD))
     assert diagnosis.codes() == {"connection": "AuthenticationFailed"}
+
+
+@pytest.fixture(scope="module")
+def spare(server: postgres.Server) -> Iterator[postgres.Server]:
+    """One more server, which tests stop and close."""
+    made = postgres.start_server(server.version)
+    yield made
+    made.remove()
+
+
+def until(uri: str, code: str, words: str) -> str:
+    """What it says of the connection, as soon as it has this code and these words."""
+    for _ in range(100):
+        diagnosis = Diagnosis(uri)
+        assert diagnosis.codes() == {"connection": diagnosis.finding("connection")["code"]}
+        finding = diagnosis.finding("connection")
+        if finding["code"] == code and words in finding["message"]:
+            return str(finding["message"])
+    raise AssertionError(f"{words!r} was not said; at last: {finding}")
+
+
+async def test_a_server_that_lets_nobody_in_from_here(spare: postgres.Server) -> None:
+    session = await spare.connect()
+    await session.execute(f"create role outsider login password '{PASSWORD}'")
+    rules = spare.directory / "data" / "pg_hba.conf"
+    rules.write_text(f"host all outsider 127.0.0.1/32 reject\n{rules.read_text()}")
+    await session.execute("select pg_reload_conf()")
+    await session.close()
+    uri = spare.uri("postgres", "outsider", PASSWORD)
+    said = await asyncio.to_thread(until, uri, "AuthenticationFailed", "pg_hba.conf rejects connection")
+    assert "that the server's pg_hba.conf lets it log in from here" in said
+
+
+async def test_a_server_that_is_shutting_down(spare: postgres.Server) -> None:
+    """As long as somebody is in it."""
+    session = await spare.connect()
+    assert spare.process is not None
+    spare.process.send_signal(signal.SIGTERM)
+    said = await asyncio.to_thread(until, spare.uri(), "ConnectionFailed", "the database system is shutting down")
+    assert "try again in a moment" in said
+    await session.close()
+    await asyncio.to_thread(spare.process.wait, 30)
+    spare.start()
+
+
+def test_a_server_that_is_starting_up(spare: postgres.Server) -> None:
+    """It waits for its archive, which does not answer."""
+    spare.stop()
+    begin = spare.directory / "data" / "recovery.signal"
+    begin.touch(mode=0o666)
+    started = postgres.Server(
+        spare.version, spare.directory, spare.port, spare.password, spare.programs,
+        options=("-c", "restore_command=sleep 600"),
+    )  # fmt: skip
+    started.launch()
+    try:
+        said = until(spare.uri(), "ConnectionFailed", "the database system is starting up")
+        assert "try again in a moment" in said
+    finally:
+        started.stop(signal.SIGQUIT)
+        begin.unlink(missing_ok=True)
+        spare.start()
 
 
 @pytest.fixture
@@ -199,6 +267,22 @@ async def test_changes_by_hand(database: postgres.Database) -> None:
     assert "pgmq_bus.peer" in diagnosis.finding("drift")["message"]
 
 
+async def test_changes_by_hand_that_are_somebody_elses(database: postgres.Database) -> None:
+    async with database.session() as session:
+        await session.execute("create function pgmq.extra() returns integer language sql as 'select 1'")
+    diagnosis = Diagnosis(database.dsn)
+    assert diagnosis.codes() == {"drift": "DriftRemains"}
+    assert "drop routine pgmq.extra()" in diagnosis.finding("drift")["message"]
+
+
+async def test_a_public_schema_for_everybody(database: postgres.Database) -> None:
+    async with database.session() as session:
+        await session.execute("grant create on schema public to public")
+    diagnosis = Diagnosis(database.dsn)
+    assert diagnosis.codes()["schema"] == "PublicSchemaWritable"
+    assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in diagnosis.finding("schema")["message"]
+
+
 async def aged(database: postgres.Database, seconds: int) -> None:
     """As if what is in the logs had been published so long ago."""
     async with database.session() as session:
@@ -242,6 +326,40 @@ async def test_a_backlog_that_grows(database: postgres.Database, join: Join) -> 
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     assert diagnosis.codes() == {"readers": "BacklogGrowing"}
+
+
+async def test_doorbells_that_do_not_arrive(
+    database: postgres.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a NetworkPolicy lets no UDP through: the address is one for documentation, at which nobody hears."""
+    orders = await database.create_channel("shop.orders")
+    root = orders.binding_dir(tmp_path / "bindings")
+    buses = []
+    for host, address in (("worker-1", "192.0.2.1"), ("worker-2", "127.0.0.1")):
+        monkeypatch.setenv("HOSTNAME", host)
+        monkeypatch.setenv(ADDRESS_VARIABLE, address)
+        buses.append(PgmqBus.from_binding(root=root))
+        await buses[-1].start()
+
+    async def is_noticed() -> bool:
+        async with database.session() as session:
+            return bool(
+                await session.fetchval(
+                    "select exists (select from pgmq_bus.peer where listens and address is not null)"
+                )
+            )
+
+    async with asyncio.timeout(60):
+        while not await is_noticed():
+            await buses[1].publish(note(1))
+            await asyncio.sleep(0.1)
+    diagnosis = await asyncio.to_thread(Diagnosis, database.dsn, "shop.orders")
+    await asyncio.gather(*(bus.stop() for bus in buses))
+    assert diagnosis.codes() == {"doorbells": "DoorbellUnheard"}
+    assert diagnosis.found["healthy"]
+    message = diagnosis.finding("doorbells")["message"]
+    assert message.startswith("test/test: pod worker-1 did not hear other peers' doorbells")
+    assert "docs/network-policy.md" in message
 
 
 async def test_nobody_reads(database: postgres.Database, join: Join) -> None:

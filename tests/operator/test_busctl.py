@@ -69,6 +69,69 @@ async def test_peers_come_from_the_database(
     assert "hunter2" not in said
 
 
+Findings = dict[str, dict[str, str]]
+
+
+def findings(busctl: Any, *arguments: str, code: int = 1) -> Findings:
+    """What the doctor finds: the codes and what is said with them, by the object concerned."""
+    found: Findings = {}
+    for item in json.loads(busctl("doctor", *arguments, "-o", "json", code=code)[0])["items"]:
+        for check in item["checks"]:
+            for finding in check["findings"]:
+                name = "/".join(filter(None, (item["namespace"], item["name"])))
+                found.setdefault(f"{item['kind']} {name}", {})[finding["code"]] = finding["message"]
+    return found
+
+
+async def test_the_doctor_on_what_the_operator_refuses(world: World, namespace: Namespace, busctl: Any) -> None:
+    """A wire name that two want, and a database that does not let another namespace in."""
+    other = world.namespace()
+    namespace.database((await world.postgres()).dsn)
+    first = namespace.channel("first", channel="shared")
+    first.wait_ready()
+    world.wait_for_the_next_second(namespace, first)
+    namespace.channel("second", channel="shared").wait_for("ChannelConflict")
+    other.channel("orders", database=f"{namespace.name}/main").wait_for("NamespaceNotAllowed")
+    found = findings(busctl)
+    assert f"BusChannel {namespace.name}/first" not in found
+    said = found[f"BusChannel {namespace.name}/second"]["ChannelConflict"]
+    assert f"{namespace.name}/first" in said
+    assert "spec.channel" in said
+    # The last --namespace counts.
+    said = findings(busctl, "-n", other.name)[f"BusChannel {other.name}/orders"]["NamespaceNotAllowed"]
+    assert f"{namespace.name}/main" in said
+    assert "allowedNamespaces" in said
+
+
+async def test_the_doctor_on_a_pod_without_a_binding_and_a_replaced_credential(
+    world: World, namespace: Namespace, busctl: Any, kube: KubeClient
+) -> None:
+    """Here the API server cannot reach the webhook's Service, as where a NetworkPolicy is in the way."""
+    namespace.database((await world.postgres()).dsn)
+    namespace.channel().wait_ready()
+    kube.create(f"/api/v1/namespaces/{namespace.name}/serviceaccounts", {"metadata": {"name": "default"}})
+    metadata = {
+        "name": "billing-0",
+        "labels": {"pgmqbus.dev/inject": "true"},
+        "annotations": {"pgmqbus.dev/channels": "orders"},
+    }
+    spec = {"containers": [{"name": "main", "image": "none"}]}
+    kube.create(f"/api/v1/namespaces/{namespace.name}/pods", {"metadata": metadata, "spec": spec})
+    async with namespace.login() as login:
+        await login.join("billing", host="billing-0")
+        busctl("rotate", "orders", "--wait", "--timeout", "60")
+        found = findings(busctl, "orders")
+    assert (
+        "does a NetworkPolicy let the API server's machines reach them"
+        in found["Injection webhook"]["WebhookUnreachable"]
+    )
+    pod = found[f"Pod {namespace.name}/billing-0"]
+    assert "kubectl rollout restart" in pod["BindingMissing"]
+    said = found[f"BusChannel {namespace.name}/orders"]["CredentialStillUsed"]
+    assert "pod billing-0, durable peer 'billing' uses generation 1" in said
+    assert "restart it before" in said
+
+
 async def test_rotation(world: World, namespace: Namespace, busctl: Any) -> None:
     database = await world.postgres()
     namespace.database(database.dsn)

@@ -47,8 +47,8 @@ def test_readiness_of_a_resource(changed: dict[str, Any], ready: str, reason: st
 
 PEER = PeerView(
     channel="shop.orders", owner="shop/orders", host="web-0", application=None, durable=None, runtime=None,
-    is_foreign=False, generation=2, is_retired=False, wake="doorbell", behind=0, behind_seconds=None, last_seen=NOW,
-    silent_seconds=1.0, joined_at=NOW, is_live=True, redelivered=0, lost=0,
+    is_foreign=False, generation=2, is_retired=False, wake="doorbell", is_deaf=False, behind=0,
+    behind_seconds=None, last_seen=NOW, silent_seconds=1.0, joined_at=NOW, is_live=True, redelivered=0, lost=0,
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jsonpatch
 import pytest
 
+from bus_operator import pods
 from bus_operator.doctor.pod import CHECKS, PodFacts
 from bus_operator.injection import PodBinding, inject
 from bus_operator.pod_requests import requested_channels
@@ -226,7 +227,7 @@ def test_the_doctor_names_a_pod_that_was_created_without(injected: dict[str, str
         "annotations": {"pgmqbus.dev/channels": "orders", "pgmqbus.dev/inject-runtime": "true", **injected},
     }
     now = datetime(2026, 5, 4, 4, tzinfo=UTC)
-    facts = PodFacts.from_body({"metadata": metadata}, frozenset({"orders"}), (), None, now)
+    facts = PodFacts(pods.Pod.from_body({"metadata": metadata}, lambda *_: ()), None, {"orders"}, None, now)
     found = {outcome.title: outcome for outcome in CHECKS.examine(facts)}["runtime"]
     assert found.state == state
     assert [finding.code for finding in found.findings] == (["RuntimeNotInjected"] if state == "failed" else [])

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,18 +79,21 @@ def _tell(examined: "Sequence[Examined]", output: Output) -> None:
 
 
 def _of_source(source: Source, target: str | None) -> "list[Examined]":
-    from bus_operator.doctor import rounds
-    from bus_runtime import __version__
-
+    # The runtime says it as well, and takes longer to import than a look at a database.
+    release = version("pgmq-bus")
     if not isinstance(source, ClusterSource):
+        from bus_operator.doctor import rounds
+
         if target is not None and target.startswith("pod/"):
             raise click.UsageError("a database knows no pods: leave --database out")
-        return asyncio.run(rounds.of_database(source.admin, target, __version__))
+        return asyncio.run(rounds.of_database(source.admin, target, release))
+    from bus_operator.doctor import cluster_rounds
+
     meant = None
     if target is not None:
         kind = "pod" if target.startswith("pod/") else "channel"
-        meant = rounds.Target(kind, *source.key_of(target.removeprefix("pod/")))
-    return asyncio.run(rounds.of_cluster(source.client, source.namespace, meant, __version__))
+        meant = cluster_rounds.Target(kind, *source.key_of(target.removeprefix("pod/")))
+    return asyncio.run(cluster_rounds.of_cluster(source.client, source.namespace, meant, release))
 
 
 def _of_binding(directory: Path) -> "list[Examined]":

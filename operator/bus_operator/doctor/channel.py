@@ -30,7 +30,7 @@ class ChannelFacts:
         """Those of the channel. Raises UnseenError."""
         if self.look is None or self.look.schema_version is None:
             raise UnseenError("its database could not be looked into")
-        return [peer for peer in self.look.peers if peer.channel == self.view.channel]
+        return self.look.peers_by_channel.get(self.view.channel or "", ())
 
 
 CHECKS: Checks[ChannelFacts] = Checks()
@@ -76,7 +76,7 @@ def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
     if live:
         return
     away = [peer for peer in facts.peers if peer.durable and peer.behind]
-    used = facts.look.usage.get(facts.view.channel or "") if facts.look is not None else None
+    unread = facts.look.unread.get(facts.view.channel or "") if facts.look is not None else None
     if away:
         waiting = "; ".join(f"{_named(peer)} by {_behind(peer)}" for peer in away)
         yield Finding(
@@ -84,11 +84,25 @@ def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
             f"{facts.title}: nobody has joined, and messages wait for durable peers that are away: {waiting}. Start"
             " their workload, or drop what is not needed any more with spec.retention",
         )
-    elif used is not None and used.messages:
+    elif unread:
         yield Finding(
             "NobodyReads",
-            f"{facts.title}: nobody has joined, and {used.messages} messages are in it that nobody will get, for"
+            f"{facts.title}: nobody has joined, and {unread} messages are in it that nobody will get, for"
             " whoever joins begins with the next one. Is the workload down, or was it never bound?",
+            advice=True,
+        )
+
+
+@CHECKS.check("doorbells")
+def _doorbells(facts: ChannelFacts) -> Iterator[Finding]:
+    """Pods to which other pods' datagrams do not get through; elsewhere that is nothing to wonder at."""
+    deaf = [peer for peer in facts.peers if peer.is_live and peer.is_deaf and peer.host]
+    if deaf:
+        yield Finding(
+            "DoorbellUnheard",
+            f"{facts.title}: {_listed(deaf)} did not hear other peers' doorbells, and had the server notify them"
+            " instead, which is slower: does a NetworkPolicy let UDP through between the channel's pods, and does each"
+            " advertise its own address (docs/network-policy.md)?",
             advice=True,
         )
 
@@ -118,7 +132,7 @@ def _versions(facts: ChannelFacts) -> Iterator[Finding]:
         remedy = "upgrade the operator first" if newer else "it goes on working; build its image with the newer one"
         yield Finding(
             "VersionSkew",
-            f"{facts.title}: {', '.join(map(_named, peers[:3]))}{' and others' if len(peers) > 3 else ''} run"
+            f"{facts.title}: {_listed(peers)} run"
             f" bus_runtime {version}, {'newer' if newer else 'older'} than this release, {facts.release}: {remedy}",
             advice=not newer,
         )
@@ -132,6 +146,10 @@ def _series(version: str) -> tuple[int, ...]:
 def _named(peer: PeerView) -> str:
     names = [f"pod {peer.host}" if peer.host else None, f"durable peer {peer.durable!r}" if peer.durable else None]
     return ", ".join(filter(None, names)) or f"a peer ({peer.application or peer.client or 'without a name'})"
+
+
+def _listed(peers: Sequence[PeerView], most: int = 3) -> str:
+    return "; ".join(map(_named, peers[:most])) + (f" and {len(peers) - most} more" if len(peers) > most else "")
 
 
 def _behind(peer: PeerView) -> str:

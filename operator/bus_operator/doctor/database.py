@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import asyncpg
 
-from bus_operator import catalog, channel_reader, drift_look, naming, sql
-from bus_operator.catalog import ChannelUsage, ObservedDatabase
+from bus_operator import catalog, channel_reader, channel_view, drift_look, naming, sql
+from bus_operator.catalog import ObservedDatabase
+from bus_operator.channel_view import ChannelView, Place
 from bus_operator.database import AdminConnection, connect_to_read
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.drift import Difference, Repair, summary
@@ -39,8 +42,18 @@ class DatabaseLook:
     peers: Sequence[PeerView] = ()
     progressing: frozenset[PeerKey] = frozenset()
     """Those among them that seemed stalled, and acknowledged while they were watched."""
-    usage: Mapping[str, ChannelUsage] = field(default_factory=dict)
-    """By wire name."""
+    unread: Mapping[str, int] = field(default_factory=dict)
+    """Messages in channels that nobody has joined, by wire name."""
+    channels: Sequence[ChannelView] = ()
+    """All of them, where they were asked for."""
+
+    @cached_property
+    def peers_by_channel(self) -> Mapping[str, Sequence[PeerView]]:
+        """The peers by the wire name of their channel."""
+        found: dict[str, list[PeerView]] = {}
+        for peer in self.peers:
+            found.setdefault(peer.channel, []).append(peer)
+        return found
 
 
 @dataclass(frozen=True)
@@ -57,14 +70,17 @@ class DatabaseFacts:
     """Of the BusDatabase, where there is one."""
     hint: str = ""
     """What to do where it cannot be reached from here."""
+    pooled_for_clients: bool | BusError | None = None
+    """Whether a pooler that hands sessions around is where spec.clientEndpoint leads; None: there is none."""
 
 
-async def look(admin: AdminConnection, names: Sequence[str] | None) -> DatabaseLook:
+async def look(admin: AdminConnection, names: Sequence[str] | None, *, list_channels: bool = False) -> DatabaseLook:
     """Looks into a database, and into its shards at the same time.
 
     Args:
         admin: How to log in.
         names: The wire names of the channels that are meant; None: all.
+        list_channels: Whether to say what the registry has of every channel.
 
     Raises:
         BusError: When it cannot be used at all.
@@ -87,17 +103,26 @@ async def look(admin: AdminConnection, names: Sequence[str] | None) -> DatabaseL
             # There is nothing to read, or not as this release knows it; a standby has no unlogged tables.
             return seen
         others = await catalog.shards(connection, admin.endpoint.database)
+        wanted = _Wanted(names, list_channels)
         parts = await asyncio.gather(
-            _look_at_channels(connection, admin, names),
-            *(_look_at_shard(admin, index, names) for index, own in others.items() if own),
+            _look_at_channels(connection, admin, 0, wanted),
+            *(_look_at_shard(admin, index, wanted) for index, own in others.items() if own),
         )
     return replace(
         seen,
         drift=[item for part in parts for item in part.drift],
         peers=[peer for part in parts for peer in part.peers],
         progressing=frozenset().union(*(part.progressing for part in parts)),
-        usage={name: used for part in parts for name, used in part.usage.items()},
+        unread={name: messages for part in parts for name, messages in part.unread.items()},
+        channels=sorted((view for part in parts for view in part.channels), key=lambda view: view.channel or ""),
     )
+
+
+class _Wanted(NamedTuple):
+    """As the arguments of `look`."""
+
+    names: Sequence[str] | None
+    list_channels: bool
 
 
 @dataclass(frozen=True)
@@ -107,10 +132,11 @@ class _Part:
     drift: Sequence[Difference] = ()
     peers: Sequence[PeerView] = ()
     progressing: frozenset[PeerKey] = frozenset()
-    usage: Mapping[str, ChannelUsage] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
+    channels: Sequence[ChannelView] = ()
 
 
-async def _look_at_shard(admin: AdminConnection, index: int, names: Sequence[str] | None) -> _Part:
+async def _look_at_shard(admin: AdminConnection, index: int, wanted: _Wanted) -> _Part:
     shard = admin.for_database(naming.shard_database(admin.endpoint.database, index))
     async with connect_to_read(shard, READER) as connection:
         observed = await catalog.observe_database(connection, registry=False)
@@ -118,13 +144,15 @@ async def _look_at_shard(admin: AdminConnection, index: int, names: Sequence[str
             return _Part()
         if await catalog.schema_version(connection) != sql.schema_version():
             return _Part()
-        return await _look_at_channels(connection, shard, names)
+        return await _look_at_channels(connection, shard, index, wanted)
 
 
 async def _look_at_channels(
-    connection: asyncpg.Connection, admin: AdminConnection, names: Sequence[str] | None
+    connection: asyncpg.Connection, admin: AdminConnection, shard: int, wanted: _Wanted
 ) -> _Part:
-    drift, used = await asyncio.gather(_drift_in(admin), _use_in(connection, names))
+    """By two sessions at the same time: the look for drift takes as long as all else."""
+    place = Place(None, admin.endpoint.database, shard)
+    drift, used = await asyncio.gather(_drift_in(admin), _use_in(connection, place, wanted))
     return replace(used, drift=drift)
 
 
@@ -133,28 +161,32 @@ async def _drift_in(admin: AdminConnection) -> list[Difference]:
         return await drift_look.look(connection)
 
 
-async def _use_in(connection: asyncpg.Connection, names: Sequence[str] | None) -> _Part:
+async def _use_in(connection: asyncpg.Connection, place: Place, wanted: _Wanted) -> _Part:
     try:
-        return await _read_use(connection, names)
+        return await _read_use(connection, place, wanted)
     except channel_reader.OTHER_SCHEMA:
         # The look for drift says what is missing.
         return _Part()
 
 
-async def _read_use(connection: asyncpg.Connection, names: Sequence[str] | None) -> _Part:
-    channels = dict(await connection.fetch(sql.query("channel_numbers")))
-    used = {channels[item.id]: item for item in await catalog.survey(connection) if item.id in channels}
-    peers = await channel_reader.peers_in(connection, names)
+async def _read_use(connection: asyncpg.Connection, place: Place, wanted: _Wanted) -> _Part:
+    observed = await catalog.observe_channels(connection) if wanted.list_channels else []
+    peers = await channel_reader.peers_in(connection, wanted.names)
     progressing: frozenset[PeerKey] = frozenset()
     if stalled := {key_of(peer): peer for peer in peers if peer.state == "Stalled"}:
         await asyncio.sleep(PROGRESS_SECONDS)
+        channels = sorted({peer.channel for peer in stalled.values()})
         progressing = frozenset(
             key_of(peer)
-            for peer in await channel_reader.peers_in(connection, names)
+            for peer in await channel_reader.peers_in(connection, channels)
             if key_of(peer) in stalled and _has_moved(stalled[key_of(peer)], peer)
         )
-    wanted = used if names is None else {name: item for name, item in used.items() if name in names}
-    return _Part((), peers, progressing, wanted)
+    return _Part(
+        peers=peers,
+        progressing=progressing,
+        unread=dict(await connection.fetch(sql.query("unread"), wanted.names)),
+        channels=[channel_view.from_database(channel, None, place) for channel in observed],
+    )
 
 
 def key_of(peer: PeerView) -> PeerKey:
@@ -166,6 +198,15 @@ def _has_moved(before: PeerView, after: PeerView) -> bool:
     """Whether it has acknowledged something: what waits longest has grown less old than the time that passed."""
     grown = (after.behind_seconds or 0) - (before.behind_seconds or 0)
     return grown < PROGRESS_SECONDS / 2
+
+
+async def is_pooled(admin: AdminConnection) -> bool | BusError:
+    """Whether a pooler that hands sessions around stands before the server there, or why that is not known."""
+    try:
+        async with connect_to_read(admin, READER) as connection:
+            return await _is_handed_around(connection, admin)
+    except BusError as exc:
+        return exc
 
 
 async def _is_handed_around(connection: asyncpg.Connection, admin: AdminConnection) -> bool:
@@ -230,6 +271,20 @@ def _pooler(facts: DatabaseFacts) -> Iterator[Finding]:
             f"{facts.title} is reached through a pooler in transaction mode: the operator's settings of a session get"
             " lost there, or reach others. Name the server itself in the administrator's Secret; pods may use the"
             " pooler, by spec.clientEndpoint",
+        )
+
+
+@CHECKS.check("client endpoint", "connection")
+def _client_endpoint(facts: DatabaseFacts) -> Iterator[Finding]:
+    """What pods connect to, if that is something else: in transaction mode it serves them, and less well."""
+    if isinstance(facts.pooled_for_clients, BusError):
+        raise UnseenError(f"from here and as the administrator: {facts.pooled_for_clients}")
+    if facts.pooled_for_clients:
+        yield Finding(
+            "PoolerInTransactionMode",
+            f"spec.clientEndpoint of {facts.title} is a pooler in transaction mode: pods' statements take more round"
+            " trips, and nothing can be listened to. Its session mode, or the server itself, is quicker",
+            advice=True,
         )
 
 

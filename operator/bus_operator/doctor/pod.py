@@ -1,9 +1,8 @@
 """A pod: whether it was given the bindings that it asks for, and uses them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.peer_view import PeerView
@@ -21,24 +20,11 @@ class PodFacts:
     pod: Pod
     phase: str | None
     """Pending, Running, ...; None where only its metadata was read."""
-    existing: frozenset[str]
+    existing: Collection[str]
     """The BusChannels of its namespace."""
     peers: Sequence[PeerView] | None
-    """Those of its channels; None where they could not be read."""
+    """Those of its channels and of hosts of its name; None where they could not be read."""
     now: datetime
-
-    @classmethod
-    def from_body(
-        cls,
-        body: Mapping[str, Any],
-        existing: frozenset[str],
-        selecting: Sequence[str],
-        peers: Sequence[PeerView] | None,
-        now: datetime,
-    ) -> "PodFacts":
-        """Reads a pod as the API server sends it."""
-        pod = Pod.from_body(body, lambda *_: selecting)
-        return cls(pod, (body.get("status") or {}).get("phase"), existing, peers, now)
 
     @property
     def title(self) -> str:

@@ -170,7 +170,7 @@ def _webhook(facts: InjectionFacts) -> Iterator[Finding]:
     if expired := _expired(facts):
         yield Finding(
             "CertificateExpired",
-            f"pods that ask get no binding, since the webhook's certificate {expired}: the operator renews it 30 days"
+            f"pods that ask get no binding, since the webhook's {expired}: the operator renews it 30 days"
             " before its end, unless it is down or may not write its Secret; with cert-manager, see its Certificate",
         )
         return
@@ -197,13 +197,13 @@ def _covers(webhook: Mapping[str, Any], namespace: str) -> bool:
 def _expired(facts: InjectionFacts) -> str | None:
     """When which certificate ended; None where none has, as far as is known."""
     if isinstance(facts.handshake, ssl.SSLCertVerificationError) and "expired" in facts.handshake.verify_message:
-        return "has expired"
-    pems = [("", facts.certificate)]
+        return "certificate has expired"
+    pems = [("certificate", facts.certificate)]
     if isinstance(facts.webhook, Mapping):
-        pems.append(("'s authority", base64.b64decode(facts.webhook["clientConfig"].get("caBundle") or "")))
+        pems.append(("certificate's authority", base64.b64decode(facts.webhook["clientConfig"].get("caBundle") or "")))
     from bus_operator.certificates import expiry
 
     for what, pem in pems:
         if isinstance(pem, bytes) and pem and expiry(pem) < facts.now:
-            return f"{what} expired at {expiry(pem):%Y-%m-%dT%H:%M:%SZ}".strip()
+            return f"{what} expired at {expiry(pem):%Y-%m-%dT%H:%M:%SZ}"
     return None

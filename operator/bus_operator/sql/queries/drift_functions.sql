@@ -41,8 +41,10 @@ actual as (
     from pg_proc as p
     join pg_namespace as n on n.oid = p.pronamespace
     join pg_roles as o on o.oid = p.proowner
+    -- By a key that can be hashed or sorted: each function would be compared with each channel.
     left join channels as c
-        on n.nspname = 'pgmq_bus_channel' and p.proname in ('publish_' || c.token, 'read_' || c.token)
+        on n.nspname = 'pgmq_bus_channel' and c.token = substr(p.proname::text, strpos(p.proname::text, '_') + 1)
+        and p.proname in ('publish_' || c.token, 'read_' || c.token)
     where case n.nspname
         when 'pgmq_bus_channel' then c.is_current or c.id is null and $1::integer is null
         when 'public' then

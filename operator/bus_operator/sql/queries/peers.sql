@@ -1,5 +1,6 @@
 -- The peers of the channels with these wire names, or of all where $1 is null: who they are, how far behind, since when silent.
-with head as (
+-- Materialized: else the head and the generation are looked up for each peer, and thrice.
+with head as materialized (
     select
         c.*,
         pgmq_bus.head(c.id) as head,
@@ -15,6 +16,8 @@ select
     -- A login that is not even registered any more is one that has ended.
     coalesce(l.generation < c.current_generation, true) as is_retired,
     case when p.listens then 'listen' when p.address is not null then 'doorbell' else 'poll' end as wake,
+    -- It says that it listens only when it does not rely on its doorbell.
+    p.listens and p.address is not null as is_deaf,
     coalesce(pgmq_bus.given_between(c.id, p.acknowledged, c.head), 0) as behind,
     case when p.acknowledged < c.head then pgmq_bus.age_after(c.queue, p.acknowledged) end as behind_seconds,
     p.last_seen, p.joined_at,

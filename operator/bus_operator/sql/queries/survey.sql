@@ -15,7 +15,8 @@ select
     coalesce(pg_total_relation_size(to_regclass(format('pgmq.%I', 'q_' || c.queue))), 0) as bytes
 from pgmq_bus.channel as c
 join pgmq_bus.channel_state as s on s.channel_id = c.id
-cross join lateral (select pgmq_bus.head(c.id) as head) as h
+-- offset 0: else it is called wherever it is named.
+cross join lateral (select pgmq_bus.head(c.id) as head offset 0) as h
 cross join lateral (
     select
         count(*) filter (where seen.live and seen.address is not null and not seen.listens)::integer as doorbell,

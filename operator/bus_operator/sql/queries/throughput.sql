@@ -9,7 +9,8 @@ select
     coalesce(pgmq_bus.given_between(c.id, p.acknowledged_by_all, h.head), 0) as backlog,
     case when p.acknowledged_by_all < h.head then pgmq_bus.age_after(c.queue, p.acknowledged_by_all) end as oldest
 from pgmq_bus.channel as c
-cross join lateral (select pgmq_bus.head(c.id) as head) as h
+-- offset 0: else it is called wherever it is named.
+cross join lateral (select pgmq_bus.head(c.id) as head offset 0) as h
 cross join lateral (
     select array_agg(peer.id) as ids, array_agg(peer.acknowledged) as acknowledged, min(peer.acknowledged) as acknowledged_by_all
     from pgmq_bus.peer
