@@ -98,6 +98,10 @@ bench-quick: bench-setup  ## The same in under five minutes: shows that it works
 bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000 BusChannels over 20 databases (25 minutes): bench/operator.md
 	$(RUN)/python -m benchmarks.operator_scale --output bench/operator.json
 
+.PHONY: bench-busctl
+bench-busctl: setup servers cluster-binary  ## Measure how quickly busctl answers on 500 channels (5 minutes): bench/busctl.json
+	$(RUN)/python -m benchmarks.busctl --output bench/busctl.json --page docs/busctl.md
+
 .PHONY: docs
 docs: setup  ## Build the documentation's site into build/site
 	$(RUN)/python -m hack.docs
