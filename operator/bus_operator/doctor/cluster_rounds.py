@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bus_operator import channel_view, cluster_channels, cluster_databases
 from bus_operator.channel_view import ChannelView
@@ -21,9 +21,6 @@ from bus_operator.errors import BusError, SpecError
 from bus_operator.peer_view import PeerView
 from bus_operator.pod_requests import LABEL, labels_of
 from bus_operator.pods import Pod, Selecting
-
-if TYPE_CHECKING:
-    from bus_operator.inventory import Inventory
 
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -56,25 +53,26 @@ async def of_cluster(
         BusError: When not even the BusChannels can be read.
     """
     within = target.namespace if target is not None else namespace
-    injection, (views, selection), bodies, asking = await asyncio.gather(
-        asyncio.to_thread(webhook.gather, client, within or client.access.namespace),
+    # Which databases are concerned comes first, and alone: looking into them takes longest.
+    (views, selection), bodies, meant = await asyncio.gather(
         asyncio.to_thread(_channels, client, within),
         asyncio.to_thread(_databases, client, within),
-        asyncio.to_thread(_asking_pods, client, within, target),
+        asyncio.to_thread(_meant_pod, client, target),
     )
     existing: dict[str, set[str]] = {}
     for view in views:
         existing.setdefault(str(view.namespace), set()).add(str(view.name))
-    if selection is not None and (target is None or target.kind == "channel"):
-        asking += await asyncio.to_thread(_other_pods, client, selection.selecting_namespaces)
-    candidates = [_Candidate.of(body, selection.selecting if selection is not None else _nothing) for body in asking]
-    views, pods = _meant(views, candidates, target)
+    pods = [_Candidate.of(body, selection) for body in meant]
+    views = _meant_channels(views, pods, target)
     places = {(view.place.namespace or "", view.place.name): None for view in views if view.place is not None}
     if target is None:
         places |= {place: None for place in bodies if namespace in (None, place[0])}
-    facts = dict(
-        zip(places, await asyncio.gather(*(_facts(client, place, bodies, views) for place in places)), strict=True)
+    injection, others, found = await asyncio.gather(
+        asyncio.to_thread(webhook.gather, client, within or client.access.namespace),
+        asyncio.to_thread(_other_pods, client, within, selection, target),
+        asyncio.gather(*(_facts(client, place, bodies, views) for place in places)),
     )
+    facts = dict(zip(places, found, strict=True))
     looks = {place: item.look for place, item in facts.items() if isinstance(item.look, DatabaseLook)}
     examined = [Examined("Injection", "webhook", webhook.CHECKS.examine(injection))]
     examined += [
@@ -85,26 +83,31 @@ async def of_cluster(
         examined.append(
             examine_channel("BusChannel", f"{view.namespace}/{view.name}", ChannelFacts(view, look, release))
         )
-    return [*examined, *_examine_pods(pods, existing, looks.values() if len(looks) == len(places) else None)]
+    complete = len(looks) == len(places)
+    return [*examined, *_examine_pods([*pods, *others], existing, looks.values() if complete else None)]
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Which BusChannels select pods that did not ask."""
+
+    selecting: Selecting = lambda *_: ()
+    namespaces: Collection[str] = ()
+    """Where."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A pod that may be one that has to do with the bus."""
+    """A pod that may have to do with the bus."""
 
     pod: Pod
     phase: str | None
     is_labelled: bool
 
     @classmethod
-    def of(cls, body: Mapping[str, Any], selecting: Selecting) -> "_Candidate":
+    def of(cls, body: Mapping[str, Any], selection: _Selection) -> "_Candidate":
         phase = (body.get("status") or {}).get("phase")
-        return cls(Pod.from_body(body, selecting), phase, LABEL in labels_of(body))
-
-
-def _nothing(*_: object) -> tuple[str, ...]:
-    """What selects pods where no BusChannel does."""
-    return ()
+        return cls(Pod.from_body(body, selection.selecting), phase, LABEL in labels_of(body))
 
 
 def _examine_pods(
@@ -124,51 +127,63 @@ def _examine_pods(
     return examined
 
 
-def _meant(
+def _meant_channels(
     views: Sequence[ChannelView], pods: Sequence[_Candidate], target: Target | None
-) -> tuple[Sequence[ChannelView], Sequence[_Candidate]]:
-    """The channels and pods that have to do with the target."""
-    concerned = [item for item in pods if item.is_labelled or item.pod.channels]
+) -> Sequence[ChannelView]:
+    """Those that have to do with the target."""
     if target is None:
-        return views, concerned
-    if target.kind == "channel":
-        found = [view for view in views if view.name == target.name]
-        if not found:
-            raise cluster_channels.missing(target.namespace, target.name)
-        return found, [item for item in concerned if target.name in item.pod.channels]
-    asked = {name for item in pods for name in item.pod.channels}
-    return [view for view in views if view.name in asked], pods
+        return views
+    if target.kind == "pod":
+        asked = {name for item in pods for name in item.pod.channels}
+        return [view for view in views if view.name in asked]
+    found = [view for view in views if view.name == target.name]
+    if not found:
+        raise cluster_channels.missing(target.namespace, target.name)
+    return found
 
 
-def _channels(client: ClusterClient, namespace: str | None) -> "tuple[Sequence[ChannelView], Inventory | None]":
-    """The BusChannels, and what tells which of them select a pod; None where none selects any."""
+def _channels(client: ClusterClient, namespace: str | None) -> tuple[Sequence[ChannelView], _Selection]:
+    """The BusChannels, and which of them select pods."""
     bodies = cluster_channels.list_resources(client, namespace)
-    selection = None
-    for body in bodies:
-        if "injection" in (body.get("spec") or {}):
-            # Only here, and for few: importing the models takes as long as all else.
-            from bus_operator.inventory import Inventory, Resource
+    views = list(map(channel_view.from_resource, bodies))
+    selecting = [body for body in bodies if "injection" in (body.get("spec") or {})]
+    if not selecting:
+        return views, _Selection()
+    # Only here, and for few: importing the models takes as long as all else.
+    from bus_operator.inventory import Inventory, Resource
 
-            selection = selection or Inventory()
-            selection.put(Resource.from_body(body | {"kind": "BusChannel"}))
-    return list(map(channel_view.from_resource, bodies)), selection
+    inventory = Inventory()
+    for body in selecting:
+        inventory.put(Resource.from_body(body | {"kind": "BusChannel"}))
+    return views, _Selection(inventory.selecting, inventory.selecting_namespaces)
 
 
-def _asking_pods(client: ClusterClient, namespace: str | None, target: Target | None) -> list[dict[str, Any]]:
-    """Those with the label, or the one that is meant; none where they may not be read."""
+def _meant_pod(client: ClusterClient, target: Target | None) -> list[dict[str, Any]]:
+    if target is None or target.kind != "pod":
+        return []
+    return [client.get(f"/api/v1/namespaces/{target.namespace}/pods/{target.name}")]
+
+
+def _other_pods(
+    client: ClusterClient, namespace: str | None, selection: _Selection, target: Target | None
+) -> list[_Candidate]:
+    """Those that ask or are selected, for the target if that is a channel; none beside a pod that is the target."""
     if target is not None and target.kind == "pod":
-        return [client.get(f"/api/v1/namespaces/{target.namespace}/pods/{target.name}")]
-    return _pods(client, namespace, f"{LABEL}=true")
+        return []
+    bodies = _list_pods(client, namespace, f"{LABEL}=true")
+    if selection.namespaces:
+        # By one list, however many namespaces there are.
+        within = next(iter(selection.namespaces)) if len(selection.namespaces) == 1 else None
+        shown = _list_pods(client, within, f"!{LABEL}")
+        bodies += [body for body in shown if body["metadata"]["namespace"] in selection.namespaces]
+    pods = [_Candidate.of(body, selection) for body in bodies]
+    if target is not None:
+        return [item for item in pods if target.name in item.pod.channels]
+    return [item for item in pods if item.is_labelled or item.pod.channels]
 
 
-def _other_pods(client: ClusterClient, namespaces: Collection[str]) -> list[dict[str, Any]]:
-    """Those without the label in these namespaces: by one list, however many namespaces there are."""
-    within = next(iter(namespaces)) if len(namespaces) == 1 else None
-    bodies = _pods(client, within, f"!{LABEL}")
-    return [body for body in bodies if body["metadata"]["namespace"] in namespaces]
-
-
-def _pods(client: ClusterClient, namespace: str | None, label_selector: str) -> list[dict[str, Any]]:
+def _list_pods(client: ClusterClient, namespace: str | None, label_selector: str) -> list[dict[str, Any]]:
+    """None where they may not be read."""
     where = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
     try:
         return list(client.items(where, label_selector=label_selector, accept=_METADATA))
