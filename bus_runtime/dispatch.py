@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from bus_runtime.messages import BusMessage, BusSystemMessage
@@ -25,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 #: Handlers that never wait would keep the event loop to themselves; after this many the data task yields.
 _YIELD_EVERY = 32
+
+
+#: What a subscriber of that name handles a message in.
+Around = Callable[[str], AbstractContextManager[None]]
 
 
 class Load(Protocol):
@@ -51,15 +56,22 @@ class Delivery:
         subscribers: How many it is put to.
         on_handled: Called when the last of them is through with it.
         size: Bytes of its JSON; 0 for a message that never left the process.
+        around: What each of them handles it in, if there is something to do around that.
     """
 
-    __slots__ = ("_on_handled", "_outstanding", "message", "size")
+    __slots__ = ("_on_handled", "_outstanding", "around", "message", "size")
 
     def __init__(
-        self, message: BusMessage, subscribers: int, on_handled: Callable[[], None] | None, size: int = 0
+        self,
+        message: BusMessage,
+        subscribers: int,
+        on_handled: Callable[[], None] | None,
+        size: int = 0,
+        around: Around | None = None,
     ) -> None:
         self.message = message
         self.size = size
+        self.around = around
         self._outstanding = subscribers
         self._on_handled = on_handled
 
@@ -219,7 +231,11 @@ class Subscription:
         # Asked again for data messages: the subscriber may have changed its mind while they waited.
         if self._accepts(message):
             try:
-                await self.subscriber.on_bus_message(message)
+                if delivery.around is None:
+                    await self.subscriber.on_bus_message(message)
+                else:
+                    with delivery.around(self.subscriber.name):
+                        await self.subscriber.on_bus_message(message)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bus_runtime.dispatch import Delivery, Subscription
+from bus_runtime.dispatch import Around, Delivery, Subscription
 from bus_runtime.messages import BusMessage
 
 
@@ -160,7 +160,14 @@ class Flow:
         # It may have been what reading waited for.
         self._tell_room()
 
-    def deliver(self, msg_id: int, message: BusMessage, size: int, on_handled: Callable[[], None] | None) -> None:
+    def deliver(
+        self,
+        msg_id: int,
+        message: BusMessage,
+        size: int,
+        on_handled: Callable[[], None] | None,
+        around: Around | None = None,
+    ) -> None:
         """Deliver a message, and call `on_handled` when every subscription that got it is through with it.
 
         Args:
@@ -168,10 +175,11 @@ class Flow:
             message: The message.
             size: Bytes of its JSON.
             on_handled: What to call.
+            around: See `Delivery`.
         """
         followers = self._followers
         if followers:
-            delivery = Delivery(message, len(followers), on_handled, size)
+            delivery = Delivery(message, len(followers), on_handled, size, around)
             for subscription in followers:
                 subscription.put(delivery)
         elif on_handled is not None:

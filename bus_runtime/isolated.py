@@ -56,6 +56,11 @@ class IsolatedPgmqBackend(ReferenceMethods):
         """The generation of the binding's credentials in use; None on a pool."""
         return self._database.generation
 
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of the binding; None on a pool, and where it names not one host."""
+        return None if self._binding is None else self._binding.server
+
     async def join_channel(self, channel: str, options: JoinOptions) -> Membership:
         """Become a peer: one row, at the head of the log or where the durable peer was."""
         peer = LogPeer(self._database, self._name(channel))

@@ -30,7 +30,7 @@ from bus_runtime.acknowledgement import AcknowledgementTracker
 from bus_runtime.backend import LogRecord
 from bus_runtime.backoff import Backoff, OutageLog
 from bus_runtime.batch import BatchSize
-from bus_runtime.dispatch import Delivery, Subscription
+from bus_runtime.dispatch import Around, Delivery, Subscription
 from bus_runtime.flow import Flow, Limits, ignore
 from bus_runtime.messages import BusMessage
 from bus_runtime.notice import LagNotice
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 Read = Callable[[int, int], Awaitable[Sequence[LogRecord]]]
 #: Makes a message of JSON that was read before; None for what cannot be decoded, which has been reported then.
 Decode = Callable[[bytes], BusMessage | None]
+#: What a message of that id, which was read from that JSON, is handled in; see `Delivery`.
+Surround = Callable[[int, BusMessage, bytes], Around | None]
 
 #: Messages that a subscription asks for first when it reads by itself.
 _LEAST = 50
@@ -72,6 +74,7 @@ class LogFlow(Flow):
         on_lost: Called with the number of messages that were trimmed before a subscription read them by itself.
         on_lagging: Called with a subscriber's name and True when it has been unable to keep up for a while, and with
             False when it keeps up again.
+        surround: What messages that subscriptions read by themselves are handled in.
     """
 
     def __init__(
@@ -82,12 +85,14 @@ class LogFlow(Flow):
         acknowledge_on_dispatch: bool,
         on_lost: Callable[[int], None],
         on_lagging: Callable[[str, bool], None],
+        surround: Surround = lambda *_: None,
     ) -> None:
         super().__init__(limits)
         self._decode = decode
         self._acknowledge_on_dispatch = acknowledge_on_dispatch
         self._on_lost = on_lost
         self._on_lagging = on_lagging
+        self._surround = surround
         self._position = 0
         self._laggards: dict[Subscription, _Laggard] = {}
         self._notices: dict[Subscription, LagNotice] = {}
@@ -173,10 +178,17 @@ class LogFlow(Flow):
             self._on_handled()
         super().remove(subscription)
 
-    def deliver(self, msg_id: int, message: BusMessage, size: int, on_handled: Callable[[], None] | None) -> None:
+    def deliver(
+        self,
+        msg_id: int,
+        message: BusMessage,
+        size: int,
+        on_handled: Callable[[], None] | None,
+        around: Around | None = None,
+    ) -> None:
         """Deliver a message to all that follow the reader; see `Flow.deliver`."""
         self._position = msg_id
-        super().deliver(msg_id, message, size, on_handled)
+        super().deliver(msg_id, message, size, on_handled, around)
 
     def _full(self, subscription: Subscription) -> None:
         if subscription in self._laggards:
@@ -272,7 +284,8 @@ class LogFlow(Flow):
                 self._on_lost(record.lost)
             return
         on_handled = None if self._acknowledge_on_dispatch else handled
-        laggard.subscription.put(Delivery(message, 1, on_handled, len(record.payload)))
+        around = self._surround(record.msg_id, message, record.payload)
+        laggard.subscription.put(Delivery(message, 1, on_handled, len(record.payload), around))
         if on_handled is None:
             handled()
 

@@ -16,7 +16,7 @@ from bus_runtime.binding import find_binding
 from bus_runtime.bus import WorkerBus
 from bus_runtime.callbacks import Callbacks, OnLagging, OnLost, OnRedelivered, OnRefused, OnUndecodable, Teller
 from bus_runtime.direct import DirectPgmqBackend
-from bus_runtime.dispatch import Subscription
+from bus_runtime.dispatch import Around, Subscription
 from bus_runtime.errors import (
     BUS_NOT_RUNNING,
     BusError,
@@ -38,6 +38,8 @@ from bus_runtime.subscriber import BusSubscriber
 
 if TYPE_CHECKING:
     from pgmq.async_queue import PGMQueue
+
+    from bus_runtime.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class PgmqBus(WorkerBus):
             wait in the log. With False when it keeps up again.
         on_refused: Called when another process took over this durable peer, or its credentials were revoked. The bus
             neither receives nor publishes any more, and should be stopped.
+        tracing: Spans of OpenTelemetry where it is installed and configured when the bus starts; False: never.
         name: Name of this bus in logs.
 
     Raises:
@@ -105,6 +108,7 @@ class PgmqBus(WorkerBus):
         on_redelivered: OnRedelivered | None = None,
         on_lagging: OnLagging | None = None,
         on_refused: OnRefused | None = None,
+        tracing: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -149,6 +153,8 @@ class PgmqBus(WorkerBus):
         )
         self._link: Link | None = None
         self._stopping = False
+        self._may_trace = tracing
+        self._tracing: Tracing | None = None
 
     @classmethod
     def from_binding(cls, name: str | None = None, *, root: str | Path | None = None, **overrides: Any) -> Self:
@@ -180,6 +186,7 @@ class PgmqBus(WorkerBus):
         """
         if self._running:
             return
+        self._tracing = self._find_tracing() if self._may_trace else None
         await super().start()
         link = self._make_link()
         try:
@@ -243,7 +250,11 @@ class PgmqBus(WorkerBus):
                     f"{self}: the bus is not running, so {message} was dropped: start() comes first",
                     code=BUS_NOT_RUNNING,
                 )
-            await self._link.publish(self._serializer.serialize(message))
+            payload = self._serializer.serialize(message)
+            if self._tracing is None:
+                await self._link.publish(payload)
+            else:
+                await self._tracing.publish(message, payload, self._link.publish)
         # One boundary for all that can go wrong below, third-party backends and serializers included.
         except Exception as exc:
             self._counters.publish_errors += 1
@@ -299,6 +310,7 @@ class PgmqBus(WorkerBus):
             acknowledge_on_dispatch=self._acknowledge_on_dispatch,
             on_lost=self._lost,
             on_lagging=self._teller.lagging,
+            surround=self._surround,
         )
         return flow, lambda: LogLink(
             backend,
@@ -326,11 +338,12 @@ class PgmqBus(WorkerBus):
             self._counters.undecodable += 1
             self._teller.undecodable(msg_id, payload, exc, handled, self._flow.aside)
             return
+        around = None if self._tracing is None else self._surround(msg_id, message, payload)
         if self._acknowledge_on_dispatch:
-            self._flow.deliver(msg_id, message, len(payload), None)
+            self._flow.deliver(msg_id, message, len(payload), None, around)
             handled()
         else:
-            self._flow.deliver(msg_id, message, len(payload), handled)
+            self._flow.deliver(msg_id, message, len(payload), handled, around)
 
     def _decode(self, payload: bytes) -> BusMessage:
         try:
@@ -349,6 +362,19 @@ class PgmqBus(WorkerBus):
             return self._decode(payload)
         except SerializationError:
             return None
+
+    def _find_tracing(self) -> Tracing | None:
+        try:
+            from bus_runtime import tracing
+        except ImportError:
+            return None  # OpenTelemetry is an extra
+        if not tracing.is_configured():
+            return None
+        server = self._backend.server if isinstance(self._backend, IsolatedPgmqBackend) else None
+        return tracing.Tracing(self._channel, self._options.peer, server)
+
+    def _surround(self, msg_id: int, message: BusMessage, payload: bytes) -> Around | None:
+        return None if self._tracing is None else self._tracing.handling(msg_id, message, payload)
 
     def _lost(self, count: int) -> None:
         self._counters.lost += count
