@@ -13,6 +13,10 @@ ROLE_SETTINGS = {
     "statement_timeout": "'30s'",
     # No call is long enough for compiling to pay; wrongly estimated ones would be compiled each time.
     "jit": "off",
+}
+"""Session defaults of a login. What differs from them is drift."""
+
+TRANSPORT_SETTINGS = {
     # A machine that vanished says no goodbye: its sessions would hold their connections and their credential for the
     # two hours that systems wait by default. 30 + 3 x 10 s, and as long if something is under way.
     "tcp_keepalives_idle": "30",
@@ -20,6 +24,7 @@ ROLE_SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "'60s'",
 }
+"""More of them, which harm nobody but the session: logins of former versions go without, until they are replaced."""
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
@@ -73,11 +78,12 @@ def login_attributes(name: str, verifier: str, connection_limit: int) -> str:
 
 def login_settings(name: str) -> list[str]:
     """Session defaults of a login."""
-    return [f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in ROLE_SETTINGS.items()]
+    settings = ROLE_SETTINGS | TRANSPORT_SETTINGS
+    return [f"ALTER ROLE {identifier(name)} SET {setting} TO {value}" for setting, value in settings.items()]
 
 
 def login_defaults() -> list[str]:
-    """The session defaults of a login, as pg_db_role_setting has them."""
+    """Those session defaults of a login that it must have, as pg_db_role_setting has them."""
     return [f"{setting}={value.strip(chr(39))}" for setting, value in ROLE_SETTINGS.items()]
 
 

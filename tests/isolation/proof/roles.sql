@@ -58,11 +58,8 @@ from roles as r
 left join pg_db_role_setting as s on s.setrole = r.oid
 where case
     when r.kind = 'login' and coalesce(s.setdatabase, 0) = 0 then
-        array(select unnest(coalesce(s.setconfig, '{}')) order by 1)
-        is distinct from array[
-            'idle_in_transaction_session_timeout=15s', 'jit=off', 'search_path=pg_catalog, pg_temp', 'statement_timeout=30s',
-            'tcp_keepalives_count=3', 'tcp_keepalives_idle=30', 'tcp_keepalives_interval=10', 'tcp_user_timeout=60s'
-        ]
+        array(select f.setting from unnest(s.setconfig) as f (setting) where f.setting !~ '^tcp_' order by 1)
+        is distinct from array['idle_in_transaction_session_timeout=15s', 'jit=off', 'search_path=pg_catalog, pg_temp', 'statement_timeout=30s']
     else s.setconfig is not null
 end
 union all

@@ -37,7 +37,9 @@ edges as (
     group by m.roleid, m.member, g.rolname, w.rolname, w.rolsuper, w.rolcreaterole, w.rolcanlogin
 ),
 settings as (
-    select r.channel, r.role, r.object, r.kind, s.setdatabase, coalesce(s.setconfig, '{}') as found,
+    select r.channel, r.role, r.object, r.kind, s.setdatabase,
+        -- Keepalives harm nobody: logins of former versions have none.
+        array(select f.setting from unnest(s.setconfig) as f (setting) where f.setting !~ '^tcp_') as found,
         case when r.kind = 'login' and s.setdatabase = 0 then $2::text[] else '{}' end as wanted
     from roles as r
     join lateral (
