@@ -32,18 +32,18 @@ RUN /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install \
 # locked and chosen by version, none is built, so the Python of the base need not be among them.
 FROM tools AS bundle-requirements
 COPY uv.lock ./
-COPY runtime_bundle runtime_bundle
-RUN /opt/build/bin/python -m runtime_bundle requirements uv.lock /bundle-requirements \
+COPY hack/runtime_bundle hack/runtime_bundle
+RUN /opt/build/bin/python -m hack.runtime_bundle requirements uv.lock /bundle-requirements \
     && touch --date=@0 /bundle-requirements/* /bundle-requirements
 
 FROM tools AS bundle-wheels
 COPY --from=bundle-requirements /bundle-requirements /bundle-requirements
-COPY runtime_bundle runtime_bundle
-RUN /opt/build/bin/python -m runtime_bundle install /bundle-requirements /bundle-wheels
+COPY hack/runtime_bundle hack/runtime_bundle
+RUN /opt/build/bin/python -m hack.runtime_bundle install /bundle-requirements /bundle-wheels
 
 FROM bundle-wheels AS bundle
 COPY pyproject.toml ./
-RUN /opt/build/bin/python -m runtime_bundle assemble /bundle-wheels /opt/pgmq-bus-runtime \
+RUN /opt/build/bin/python -m hack.runtime_bundle assemble /bundle-wheels /opt/pgmq-bus-runtime \
     && find /opt/pgmq-bus-runtime -exec touch --date=@0 {} +
 
 # The project by itself, beside its dependencies: a change of the source makes a layer of its own size again, no more.

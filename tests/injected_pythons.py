@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime_bundle import PYTHONS
+from hack.runtime_bundle import PYTHONS
 
 
 def interpreters() -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """bus_runtime for images that lack it: what a pod that asks for it gets, beside its bindings. Pure: no I/O.
 
-A first init container of the operator's own image copies the bundle (runtime_bundle/) into an emptyDir, which every
-container gets read-only, with a directory of it at the end of its PYTHONPATH. That directory holds nothing but the
-bootstrap of bus_runtime, so that it hides nothing that the image has.
+A first init container of the operator's own image copies the bundle (hack/runtime_bundle/) into an emptyDir, which
+every container gets read-only, with a directory of it at the end of its PYTHONPATH. That directory holds nothing but
+the bootstrap of bus_runtime, so that it hides nothing that the image has.
 """
 
 from collections.abc import Mapping, Sequence

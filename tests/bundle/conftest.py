@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hack.cluster.layout import cache_directory
-from runtime_bundle.__main__ import install_all, make, write_requirements
+from hack.runtime_bundle.__main__ import install_all, make, write_requirements
 
 ROOT = Path(__file__).parents[2]
 

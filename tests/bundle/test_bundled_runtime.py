@@ -13,7 +13,7 @@ import pytest
 from injected_pythons import OTHERS, SUPPORTED
 
 from bus_operator import runtime_injection
-from runtime_bundle import PYTHONS
+from hack.runtime_bundle import PYTHONS
 
 pytestmark = pytest.mark.slow
 

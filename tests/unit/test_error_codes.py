@@ -22,7 +22,7 @@ from bus_runtime.errors import BusError as RuntimeError_
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 
-BOOTSTRAP = Path(__file__).parents[2] / "runtime_bundle" / "bootstrap.py"
+BOOTSTRAP = Path(__file__).parents[2] / "hack" / "runtime_bundle" / "bootstrap.py"
 
 
 def modules(package: ModuleType) -> Iterator[ModuleType]:

@@ -14,10 +14,10 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
 from bus_operator import runtime_injection
-from runtime_bundle import PYTHONS
-from runtime_bundle.assemble import platforms
-from runtime_bundle.elf import loaded_part
-from runtime_bundle.lock import closure, requirements
+from hack.runtime_bundle import PYTHONS
+from hack.runtime_bundle.assemble import platforms
+from hack.runtime_bundle.elf import loaded_part
+from hack.runtime_bundle.lock import closure, requirements
 
 ROOT = Path(__file__).parents[2]
 LOCK = tomllib.loads((ROOT / "uv.lock").read_text())
@@ -38,7 +38,7 @@ CONTENTS = {
 
 def bootstrap() -> Any:
     """The bootstrap's functions; under another name than bus_runtime it loads nothing."""
-    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "runtime_bundle" / "bootstrap.py")
+    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "hack" / "runtime_bundle" / "bootstrap.py")
     assert spec is not None
     assert spec.loader is not None
     module: ModuleType = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""`python -m runtime_bundle`: the steps of the Dockerfile, each a layer of its own.
+"""`python -m hack.runtime_bundle`: the steps of the Dockerfile, each a layer of its own.
 
 requirements  uv.lock -> requirements-<version>.txt for each Python
 install       requirements-<version>.txt -> wheels, unpacked, for each Python
@@ -13,9 +13,9 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from runtime_bundle import PYTHONS
-from runtime_bundle.assemble import BundleError, assemble, install, write_contents
-from runtime_bundle.lock import requirements
+from hack.runtime_bundle import PYTHONS
+from hack.runtime_bundle.assemble import BundleError, assemble, install, write_contents
+from hack.runtime_bundle.lock import requirements
 
 HERE = Path(__file__).parent
 
@@ -55,7 +55,7 @@ def _file(version: str) -> str:
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(
-        prog="python -m runtime_bundle", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m hack.runtime_bundle", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("requirements", "install", "assemble"):

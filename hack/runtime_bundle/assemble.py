@@ -13,9 +13,9 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from runtime_bundle import GLIBC, PYTHONS
-from runtime_bundle.elf import loaded_part
-from runtime_bundle.lock import PROJECT, environment_of
+from hack.runtime_bundle import GLIBC, PYTHONS
+from hack.runtime_bundle.elf import loaded_part
+from hack.runtime_bundle.lock import PROJECT, environment_of
 
 CONTENTS = "contents.json"
 OPERATORS = (">=", "==", "<", "!=")
@@ -52,7 +52,7 @@ def install(requirements: Path, version: str, target: Path, machine: str) -> Non
     command += ["--python-version", version, "--implementation", "cp"]
     for name in platforms(machine):
         command += ["--platform", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - pip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BundleError(f"pip finds no wheels for Python {version} on {machine}:\n{done.stdout}{done.stderr}")
 
