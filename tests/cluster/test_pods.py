@@ -182,6 +182,24 @@ def test_a_deleted_channel_takes_its_secret_along_and_comes_back_with_a_new_one(
     cluster.wait_until("the pod ends", lambda: succeeded(cluster, namespace, "worker"))
 
 
+def test_busctl_in_the_operators_pod(cluster: Cluster, namespace: str) -> None:
+    """There every database can be reached, as the operator's service account may read what it takes."""
+    cluster.apply(channel(namespace, "orders"))
+    ready(cluster, namespace, "orders")
+    busctl = ("exec", "-n", "pgmq-bus", "deploy/pgmq-bus", "--", "busctl")
+    shown = cluster.kubectl(*busctl, "status", "orders", "-n", namespace)
+    assert "Ready:        True (Ready)" in shown
+    assert "are left out" not in shown
+    assert "NAMESPACE" in cluster.kubectl(*busctl, "status", "-A")
+    assert "BACKLOG" in cluster.kubectl(*busctl, "top", "--once", "--interval", "0.1", "-n", namespace)
+    # What busctl says besides follows its output.
+    said = cluster.kubectl(*busctl, "doctor", "orders", "-n", namespace, "-o", "json")
+    found, _ = json.JSONDecoder().raw_decode(said)
+    assert found["healthy"], said
+    well = {check["title"] for item in found["items"] for check in item["checks"] if check["state"] == "ok"}
+    assert {"connection", "rights", "schema", "drift", "ready", "readers"} <= well, said
+
+
 def test_a_namespace_is_deleted_without_leaving_anything_stuck(cluster: Cluster, namespace: str, image: str) -> None:
     cluster.apply(*(channel(namespace, f"c{number}") for number in range(5)))
     ready(cluster, namespace, *(f"c{number}" for number in range(5)))
