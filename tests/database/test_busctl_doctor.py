@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import busctl_program
+import former
 import postgres
 import pytest
 from pgbouncer import pgbouncer
@@ -256,6 +257,18 @@ async def test_another_releases_schema(database: postgres.Database, by: int, cod
     diagnosis = Diagnosis(database.dsn)
     assert diagnosis.codes()["schema"] == code
     assert "drift" in diagnosis.skipped()
+
+
+async def test_the_schema_of_a_former_operator(server: postgres.Server) -> None:
+    """One that is in use, with its channel."""
+    empty = await postgres.create_database(server, "template1")
+    await former.create_channel(former.VERSIONS[-1], empty, "orders")
+    diagnosis = await asyncio.to_thread(Diagnosis, empty.dsn)
+    assert diagnosis.codes() == {"schema": "SchemaTooOld"}
+    message = diagnosis.finding("schema")["message"]
+    assert f"has schema version {former.VERSIONS[-1]}" in message
+    assert "upgrade the operator, or run busctl apply" in message
+    await postgres.drop_database(empty)
 
 
 async def test_changes_by_hand(database: postgres.Database) -> None:

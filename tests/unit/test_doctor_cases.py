@@ -96,7 +96,7 @@ CASES = {
     "another version of the runtime": [("VersionSkew", DATABASE, "test_a_replaced_credential_and_another_release")],
     "another version of the schema": [
         ("SchemaTooNew", DATABASE, "test_another_releases_schema"),
-        ("SchemaTooOld", DATABASE, "test_another_releases_schema"),
+        ("SchemaTooOld", DATABASE, "test_the_schema_of_a_former_operator"),
         ("NotInstalled", DATABASE, "test_nothing_is_installed"),
     ],
     "drift": [
