@@ -107,7 +107,10 @@ def test_tables(busctl: Any, apiserver: Path) -> None:
     assert ours[2][-4:-1] == ["Sync", "2/1/0", ours[2][-2]]
 
     assert busctl("status", "-l", "team=orders", "-o", "name")[0] == "buschannel.pgmqbus.dev/orders\n"
-    assert busctl("status", "-l", "team=nobody") == ("", f"{said}there are no channels\n")
+    assert busctl("status", "-l", "team=nobody") == (
+        "",
+        f"{said}there are no channels in namespace {SHOP}; busctl status -A shows those of all\n",
+    )
 
 
 @pytest.mark.usefixtures("channels")

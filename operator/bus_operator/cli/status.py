@@ -26,6 +26,9 @@ WATCH_INTERVAL = 2.0
 _AROUND = 7
 """Lines of the screen beside rows and messages."""
 
+WAYS = ("doorbell", "listen", "poll")
+"""How peers are woken."""
+
 SHOWN_MESSAGES = 10
 """Channels below a table whose condition is told in full."""
 
@@ -113,7 +116,9 @@ def _show_one(view: ChannelView, source: Source, output: out.Format | None) -> N
     details, explain = _read_details(view, source)
     peers = details.peers if details is not None else None
     if details is not None:
-        view = replace(view, issued=details.issued)
+        # The status was written up to a minute ago.
+        live = [peer.wake for peer in details.peers if peer.is_live]
+        view = replace(view, issued=details.issued, peers=len(live), wake={way: live.count(way) for way in WAYS})
     if output is None:
         _describe(view, peers)
     else:
@@ -141,9 +146,15 @@ def _show_all(views: Sequence[ChannelView], source: Source, output: out.Format |
         for view in views:
             click.echo(name_of(view, source))
     elif not views:
-        click.echo("there are no channels", err=True)
+        click.echo(f"there are no channels{_elsewhere(source)}", err=True)
     else:
         out.print_lines([*_table(views, source, wide=output == "wide"), *_explanations(views)])
+
+
+def _elsewhere(source: Source) -> str:
+    if isinstance(source, ClusterSource) and source.namespace is not None:
+        return f" in namespace {source.namespace}; busctl status -A shows those of all"
+    return ""
 
 
 def name_of(view: ChannelView, source: Source) -> str:
@@ -178,7 +189,7 @@ def _table(views: Sequence[ChannelView], source: Source, *, wide: bool) -> list[
 
 
 def _cells(view: ChannelView) -> list[out.Cell]:
-    wake = "/".join(str(view.wake.get(way, 0)) for way in ("doorbell", "listen", "poll")) if view.wake else None
+    wake = "/".join(str(view.wake.get(way, 0)) for way in WAYS) if view.wake else None
     return [
         (view.ready, out.style_of(view.ready)),
         str(view.place) if view.place else None,
