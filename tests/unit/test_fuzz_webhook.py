@@ -117,6 +117,9 @@ def test_a_patch_applies_once_and_takes_nothing_away(pod: Json, selecting: tuple
     again = injected(after, selecting)
     assert again is not None
     assert again.patch == ()
+    if not injection.patch:
+        # As of a static pod's mirror, whose shape nobody has looked at then.
+        return
     for kind in ("containers", "initContainers"):
         olds, news = ((each.get("spec") or {}).get(kind) or [] for each in (pod, after))
         # The one that copies the runtime comes first.
