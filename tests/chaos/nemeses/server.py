@@ -24,9 +24,6 @@ PATIENCE = 60.0
 #: How often something is tried that takes a server some milliseconds: to kill it in the middle of that.
 _ATTEMPTS = 20
 
-#: What it says when it replays the log, or found that it need not.
-_REDO = re.compile("redo starts at|redo is not required")
-
 _WRITER = "select pid from pg_stat_activity where backend_type = 'walwriter'"
 _SESSIONS = "from pg_stat_activity where usename like 'bus_login_%' and datname = current_database()"
 
@@ -86,7 +83,7 @@ class RecoveryKilled(ServerKilled):
         for _ in range(_ATTEMPTS):
             log = Log(world.server)
             world.server.launch()
-            await asyncio.to_thread(_wait_for, log, _REDO)
+            await asyncio.to_thread(_wait_for, log, "redo (starts at|is not required)")
             await asyncio.to_thread(world.server.kill)
             # Where everybody was killed nobody may have written anything.
             if self._interrupted() == 3 or "redo is not required" in log.text:
@@ -103,12 +100,12 @@ class RecoveryKilled(ServerKilled):
         return self.log.text.count("interrupted while in recovery")
 
 
-def _wait_for(log: Log, words: re.Pattern[str]) -> None:
+def _wait_for(log: Log, pattern: str) -> None:
     """Look all the time: what is waited for is over within milliseconds."""
     deadline = time.monotonic() + PATIENCE
-    while words.search(log.text) is None:
+    while re.search(pattern, log.text) is None:
         if time.monotonic() > deadline:
-            raise NotStruckError(f"PostgreSQL did not say {words.pattern!r}")
+            raise NotStruckError(f"PostgreSQL did not say {pattern!r}")
 
 
 class ProcessKilled(Nemesis):
