@@ -123,7 +123,11 @@ class ProcessKilled(Nemesis):
         """Kill it."""
         session = await world.admin()
         self._writer = await session.fetchval(_WRITER)
-        pids = [row[0] for row in await session.fetch(self.query)]
+        pids: list[int] = []
+        # Another fault may have ended all sessions just now.
+        async with asyncio.timeout(PATIENCE):
+            while not pids:
+                pids = [row[0] for row in await session.fetch(self.query)]
         os.kill(world.rng.choice(pids), signal.SIGKILL)
         session.terminate()
 
@@ -164,7 +168,7 @@ class CheckpointerKilled(ProcessKilled):
     async def begin(self, world: World) -> None:
         """Have it begin one, and kill it."""
         session = await world.admin()
-        pid = await session.fetchval(self.query)
+        self._writer, pid = await session.fetchval(_WRITER), await session.fetchval(self.query)
         for _ in range(_ATTEMPTS):
             log = Log(world.server)
             checkpoint = asyncio.create_task(session.execute("checkpoint"))
@@ -178,7 +182,8 @@ class CheckpointerKilled(ProcessKilled):
             await checkpoint
         else:
             raise NotStruckError("checkpoints are over before the checkpointer can be killed")
-        await super().begin(world)
+        # At once: it may have stopped with a lock that everybody needs, also who connects.
+        os.kill(pid, signal.SIGKILL)
         await asyncio.gather(checkpoint, return_exceptions=True)
         session.terminate()
 
