@@ -9,6 +9,7 @@ specification for Kubernetes lays them out (servicebinding.io, "Workload Project
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,24 @@ def _bindings(root: Path) -> list[Path]:
     found = []
     for directory in _entries(root):
         try:
-            if _text(directory / "type") == BINDING_TYPE:
+            if _type(directory) == BINDING_TYPE:
                 found.append(directory)
         # Another's, whatever is in it.
         except (OSError, ValueError):
             continue
     return found
+
+
+def _type(directory: Path) -> str | None:
+    """What it says that it is; asked again when its files were replaced, as by a rotation, at that very moment."""
+    said: str | None = None
+    for _ in range(_ATTEMPTS):
+        before = _version(directory)
+        with suppress(FileNotFoundError):
+            said = _text(directory / "type")
+        if said is not None or _version(directory) == before:
+            break
+    return said
 
 
 def _entries(root: Path) -> list[Path]:
@@ -224,10 +237,12 @@ def _text(path: Path) -> str | None:
 def _require_files(directory: Path) -> None:
     """A pod that a BusChannel selects may start before there is a Secret to mount."""
     try:
+        before = _version(directory)
         empty = not any(path.is_file() for path in directory.iterdir())
+        replaced = _version(directory) != before
     except OSError:
         return
-    if empty:
+    if empty and not replaced:
         raise BindingError(
             f"binding {directory} is empty: its Secret is not there yet, or gone; the files come with it."
             f" kubectl describe buschannel {directory.name} says why",
@@ -261,11 +276,13 @@ def _read_consistently(directory: Path) -> tuple[dict[str, str], Stamp]:
 
 def _stamp(directory: Path) -> Stamp:
     """Something that differs after a rotation."""
-    data, generation = directory / "..data", directory / "generation"
-    return (
-        data.readlink() if data.is_symlink() else None,
-        _text(generation),
-    )
+    return _version(directory), _text(directory / "generation")
+
+
+def _version(directory: Path) -> Path | None:
+    """Where the kubelet has put the files: it writes new ones elsewhere, and changes one link. None: no kubelet."""
+    data = directory / "..data"
+    return data.readlink() if data.is_symlink() else None
 
 
 def _required(files: dict[str, str], key: str, directory: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from projected import project
 
+import bus_runtime.binding
 from bus_runtime import BindingError, IsolatedPgmqBackend, PgmqBus, UnavailableError, find_binding
 from bus_runtime.binding import ReaderDefaults, read_binding
 
@@ -155,6 +156,47 @@ def test_a_projected_binding_is_read_as_of_one_moment(tmp_path: Path) -> None:
         rotation.join()
     assert len(seen) > 1
     assert binding.reload().generation == "199"
+
+
+@pytest.mark.parametrize("gone", ["missing", "raises"])
+def test_a_binding_whose_type_is_replaced_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """The kubelet deletes the former files at once: who has just followed the link to them finds nothing."""
+    directory = tmp_path / "orders"
+    project(directory, FILES)
+    read, replaced = bus_runtime.binding._text, False
+
+    def late(path: Path) -> str | None:
+        nonlocal replaced
+        if replaced or path.name != "type":
+            return read(path)
+        replaced = True
+        project(directory, FILES | {"generation": "2"})
+        if gone == "raises":
+            raise FileNotFoundError(path)
+        return None
+
+    monkeypatch.setattr(bus_runtime.binding, "_text", late)
+    assert find_binding(root=tmp_path).generation == "2"
+
+
+def test_files_that_are_replaced_are_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "orders"
+    project(directory, FILES)
+    is_file, left = Path.is_file, len(list(directory.iterdir()))
+
+    def late(path: Path) -> bool:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            return is_file(path)
+        if left == 0:
+            project(directory, FILES | {"generation": "2"})
+        return False
+
+    monkeypatch.setattr(Path, "is_file", late)
+    assert read_binding(directory).generation == "2"
 
 
 def test_a_bus_takes_the_channels_settings_and_yours_over_them(tmp_path: Path) -> None:
