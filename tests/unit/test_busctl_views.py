@@ -1,6 +1,9 @@
 """What busctl makes of what it reads: channels, peers, rates, differences, statements of a plan."""
 
 import contextlib
+import os
+import shutil
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 
 from bus_operator import channel_view
-from bus_operator.cli.output import Cell, Column, table_lines
+from bus_operator.cli.output import Cell, Column, Style, print_pieces, table_lines
 from bus_operator.cluster_plan import differences
 from bus_operator.dry_run import Recorder
 from bus_operator.peer_view import STALLED_SECONDS, PeerView
@@ -115,3 +118,21 @@ def test_tables_are_plain_and_command_no_terminal() -> None:
         "evil\ufffd[2J\ufffdname       -",
     ]
     assert table_lines(columns, [["注文", 1, "m"]], wide=True) == ["NAME   COUNT   MORE", "注文       1   m"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (30, "  ✗ readers  Stalled: it is\n      there and reads nothing\n"),
+        (80, "  ✗ readers  Stalled: it is there and reads nothing\n"),
+    ],
+)
+def test_a_finding_is_indented_where_a_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, shown: str
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    monkeypatch.setenv("NO_COLOR", "1")
+    pieces: list[str | tuple[str, Style]] = ["  ", ("✗", "red"), " readers  ", ("Stalled", "red")]
+    print_pieces(*pieces, ": it is there and reads nothing", indent=6)
+    assert capsys.readouterr().out == shown

@@ -139,10 +139,11 @@ def _show_one(item: "Examined") -> None:
         title = f" {outcome.title:{width}}  "
         if not outcome.findings:
             note = f"not looked at: {outcome.unseen}" if outcome.unseen else ""
-            out.print_pieces("  ", (MARKS[outcome.state], STYLES[outcome.state]), title, (note, "dim"))
+            out.print_pieces("  ", (MARKS[outcome.state], STYLES[outcome.state]), title, (note, "dim"), indent=6)
         for finding in outcome.findings:
             state = "advice" if finding.advice else "failed"
             code = (finding.code, STYLES[state])
             out.print_pieces(
-                "  ", (MARKS[state], STYLES[state]), title, code, f": {finding.message} ", (finding.page, "dim")
+                *("  ", (MARKS[state], STYLES[state]), title, code, f": {finding.message} ", (finding.page, "dim")),
+                indent=6,
             )

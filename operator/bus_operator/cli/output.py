@@ -5,6 +5,8 @@ Data goes to standard output, talk to standard error. A line of a table is never
 
 import json
 import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -93,9 +95,16 @@ def print_line(text: str, style: Style) -> None:
     print_lines([_styled(_Text(printable(text), style))])
 
 
-def print_pieces(*pieces: str | tuple[str, Style]) -> None:
-    """Prints a line that is made of pieces, each in a style of its own."""
-    print_lines(["".join(_styled(_text(piece)) for piece in pieces).rstrip()])
+def print_pieces(*pieces: str | tuple[str, Style], indent: int = 0) -> None:
+    """Prints a line that is made of pieces, each in a style of its own.
+
+    Args:
+        pieces: In their order.
+        indent: In a terminal that is too narrow for it, how far further lines begin from the left.
+    """
+    texts = [_text(piece) for piece in pieces]
+    lines = _wrapped(texts, shutil.get_terminal_size().columns, indent) if sys.stdout.isatty() else [texts]
+    print_lines("".join(map(_styled, line)).rstrip() for line in lines)
 
 
 def print_facts(facts: Iterable[tuple[str, Cell]]) -> None:
@@ -127,6 +136,20 @@ def _text(cell: Cell) -> _Text:
         case (text, style):
             return _Text(printable(text), style)
     return _Text(printable(str(cell)))
+
+
+def _wrapped(texts: Iterable[_Text], columns: int, indent: int) -> list[list[_Text]]:
+    """Lines that fit, broken at spaces."""
+    lines: list[list[_Text]] = [[]]
+    used = 0
+    for text, style in texts:
+        for word in re.findall(r"\S* *", text):
+            if used + _width(word.rstrip()) > columns and used > indent:
+                lines.append([_Text(" " * indent)])
+                used = indent
+            lines[-1].append(_Text(word, style))
+            used += _width(word)
+    return lines
 
 
 def _padded(text: _Text, width: int, right: bool = False) -> str:
