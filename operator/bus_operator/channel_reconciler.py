@@ -158,6 +158,9 @@ class ChannelReconciler:
 
     def _note(self, resource: Resource, progress: Progress, found: Found) -> None:
         """Notes what was found; has it looked at again if that is not true any more."""
+        if self._bindings.is_outdated(resource.namespace, found.secret, found.secret_version):
+            self._wake(resource.kind, resource.key)
+            return
         at_rest = found.at_rest and (progress.verdict is None or progress.verdict.reason == "Verified")
         self._ledger.note(
             resource,
@@ -167,9 +170,6 @@ class ChannelReconciler:
             look_again=progress.next_look,
         )
         self._bindings.cover(resource.namespace)
-        if self._bindings.is_outdated(resource.namespace, found.secret, found.secret_version):
-            self._ledger.forget(resource.key)
-            self._wake(resource.kind, resource.key)
 
     async def _provision(
         self, resource: Resource, surveyed: Surveyed | None, progress: Progress, fields: dict[str, Any]
