@@ -13,6 +13,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import TransientError
 from bus_operator.kube_api import STRATEGIC_PATCH, KubeApi, unless_missing
+from bus_operator.pod_requests import WEBHOOK_CONFIGURATIONS
 from bus_operator.serving_certificates import StoreConflictError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ async def ensure_ca_bundle(api: KubeApi, name: str, ca_pem: bytes) -> bool:
     Raises TransientError (WebhookConfigurationNotFound) when there is no such object, StoreConflictError when others
     change it all the time, else ApiException.
     """
-    path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
+    path = f"{WEBHOOK_CONFIGURATIONS}/{name}"
     wanted = base64.b64encode(ca_pem).decode("ascii")
     for _ in range(_ATTEMPTS):
         try:

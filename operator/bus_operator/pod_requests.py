@@ -18,6 +18,10 @@ from typing import Any
 LABEL = "pgmqbus.dev/inject"
 CHANNELS_ANNOTATION = "pgmqbus.dev/channels"
 RUNTIME_ANNOTATION = "pgmqbus.dev/inject-runtime"
+WEBHOOK = "inject.pgmqbus.dev"
+"""The chart's webhook, which is shown the pods that carry the label."""
+WEBHOOK_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+"""Where the configuration that it is in is kept."""
 MAX_CHANNELS = 100
 """Channels that one pod may ask for: bounds the work that a single admission request can cause."""
 

@@ -19,12 +19,10 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory
 from bus_operator.kube_api import KubeApi, message_of
-from bus_operator.pod_requests import LABEL
+from bus_operator.pod_requests import LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
 
 logger = logging.getLogger(__name__)
 
-ASKED = "inject.pgmqbus.dev"
-"""The chart's webhook."""
 SELECTED = "select.pgmqbus.dev"
 
 CHECK = 60.0
@@ -47,7 +45,7 @@ def with_selected(webhooks: Sequence[Webhook], namespaces: Collection[str]) -> l
         namespaces: Where BusChannels select pods.
     """
     others = [webhook for webhook in webhooks if webhook["name"] != SELECTED]
-    pattern = next((webhook for webhook in others if webhook["name"] == ASKED), None)
+    pattern = next((webhook for webhook in others if webhook["name"] == WEBHOOK), None)
     if pattern is None or not namespaces:
         return others
     # What the chart says of namespaces holds here as well.
@@ -74,7 +72,7 @@ class WebhookScope:
 
     def __init__(self, api: KubeApi, name: str, inventory: Inventory) -> None:
         self._api = api
-        self._path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
+        self._path = f"{WEBHOOK_CONFIGURATIONS}/{name}"
         self._inventory = inventory
 
     async def run(self) -> None:

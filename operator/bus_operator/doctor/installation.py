@@ -14,10 +14,7 @@ from bus_operator.cluster_client import ClusterClient
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.errors import BusError, NotFoundError
 from bus_operator.model import GROUP
-from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL
-
-NAME = "inject.pgmqbus.dev"
-"""Of the webhook within its configuration."""
+from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
 
 PLURALS = ("buschannels", "busdatabases")
 
@@ -86,9 +83,8 @@ def _or_error(get: Callable[[], Any]) -> Any:
 
 
 def _find(client: ClusterClient, name: str) -> Mapping[str, Any] | None:
-    path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
-    webhooks: list[Mapping[str, Any]] = client.get(path).get("webhooks") or []
-    return next((webhook for webhook in webhooks if webhook["name"] == NAME), None)
+    webhooks: list[Mapping[str, Any]] = client.get(f"{WEBHOOK_CONFIGURATIONS}/{name}").get("webhooks") or []
+    return next((webhook for webhook in webhooks if webhook["name"] == WEBHOOK), None)
 
 
 def _leader(client: ClusterClient, installation: Installation, patience: float) -> str | BusError | None:
@@ -214,7 +210,7 @@ def _webhook(facts: InstallationFacts) -> Iterator[Finding]:
     if not isinstance(facts.webhook, Mapping):
         yield Finding(
             "WebhookConfigurationNotFound",
-            f"there is no MutatingWebhookConfiguration {name} with the webhook {NAME}: no pod gets a binding until"
+            f"there is no MutatingWebhookConfiguration {name} with the webhook {WEBHOOK}: no pod gets a binding until"
             " helm upgrade has put it back",
         )
     elif not facts.webhook["clientConfig"].get("caBundle"):

@@ -13,12 +13,8 @@ from bus_operator.cluster_client import ClusterClient
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.errors import BusError, NotFoundError
 from bus_operator.injection import INJECTED_ANNOTATION
-from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL
+from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
 
-NAME = "inject.pgmqbus.dev"
-"""Of the webhook within its configuration."""
-
-_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 _DEPLOYMENTS = "/apis/apps/v1/deployments"
 _SELECTOR = "app.kubernetes.io/name=pgmq-bus"
 _CONNECT_TIMEOUT = 3.0
@@ -69,9 +65,9 @@ def gather(client: ClusterClient, namespace: str) -> InjectionFacts:
 
 
 def _find(client: ClusterClient) -> Mapping[str, Any] | None:
-    for configuration in client.items(_CONFIGURATIONS):
+    for configuration in client.items(WEBHOOK_CONFIGURATIONS):
         for webhook in configuration.get("webhooks") or ():
-            if webhook["name"] == NAME:
+            if webhook["name"] == WEBHOOK:
                 found: Mapping[str, Any] = webhook
                 return found
     return None
