@@ -231,16 +231,17 @@ async def test_pgbouncer_asks_for_passwords(world: World) -> None:
             pooler.stop()
 
 
-async def test_another_cluster_takes_over(world: World) -> None:
-    """After what the page on backups says, and not before."""
-    spec = ChannelSpec.model_validate({"channel": "moved"})
-    former = DesiredChannel.from_spec(spec, namespace="shop", name="moved", uid=Uid("former"))
-    successor = replace(former, owner_uid=Uid("successor"), owner_reference="shop/moved@00000000")
+@pytest.mark.parametrize(("name", "maker"), [("moved", "shop/moved@11111111"), ("tried", "shop/tried")])
+async def test_another_cluster_takes_over(world: World, name: str, maker: str) -> None:
+    """After what the page on backups says, and not before: from a cluster, and from busctl, which has none."""
+    spec = ChannelSpec.model_validate({"channel": name})
+    former = DesiredChannel.from_spec(spec, namespace="shop", name=name, uid=Uid("former"))
+    successor = replace(former, owner_uid=Uid("successor"), owner_reference=f"shop/{name}@00000000")
     async with connect(world.server.admin("bus")) as connection:
-        await provision.provision(connection, replace(former, owner_reference="shop/moved@11111111"), held=None)
+        await provision.provision(connection, replace(former, owner_reference=maker), held=None)
         with pytest.raises(ChannelConflictError):
             await provision.provision(connection, successor, held=None)
         await _execute(world, "docs/how-to/backup.md", "bus")
         await provision.provision(connection, successor, held=None)
-        owner = await connection.fetchval("SELECT owner_uid FROM pgmq_bus.channel WHERE name = 'moved'")
+        owner = await connection.fetchval("SELECT owner_uid FROM pgmq_bus.channel WHERE name = $1", name)
     assert owner == "successor"
