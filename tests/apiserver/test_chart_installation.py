@@ -49,9 +49,24 @@ def test_installs_the_definitions_too(run: Run) -> None:
     assert applied.count("serverside-applied") == 2
 
 
+def manifests_in(notes: str) -> list[str]:
+    return [block.partition("END\n")[0] for block in notes.split("<<'END'\n")[1:]]
+
+
+@pytest.mark.parametrize(("scope", "home"), [("shop,depot", "shop"), (f"shop,{NAMESPACE}", NAMESPACE)])
+def test_notes_with_a_scope_name_namespaces_in_it(release: Run, run: Run, scope: str, home: str) -> None:
+    arguments = ("--namespace", NAMESPACE, "--dry-run=client", "--set", f"scope.namespaces={{{scope}}}")
+    notes = run("helm", "install", "scoped", CHART, *arguments).partition("NOTES:\n")[2]
+    namespaces = [yaml.safe_load(manifest)["metadata"]["namespace"] for manifest in manifests_in(notes)]
+    assert namespaces == [home, "shop"]
+    assert f"kubectl create secret generic postgres-admin -n {home} " in notes
+    assert f"in these namespaces: {scope.replace(',', ', ')}. For one more, add it to scope.namespaces." in notes
+    assert "kubectl create rolebinding" not in notes
+
+
 def test_notes_are_commands_that_work(release: Run, run: Run) -> None:
     notes = json.loads(release("status", "--output", "json"))["info"]["notes"]
-    manifests = [block.partition("END\n")[0] for block in notes.split("<<'END'\n")[1:]]
+    manifests = manifests_in(notes)
     assert [yaml.safe_load(manifest)["kind"] for manifest in manifests] == ["BusDatabase", "BusChannel"]
     for manifest in manifests:
         run("kubectl", "apply", "--dry-run=server", "-f", "-", stdin=manifest)
