@@ -60,6 +60,14 @@ asyncio.run(main())
 """What the fragments of a page are put into, one after the other, and the names that they take for granted."""
 
 
+_OBJECTS = """
+select nspname from pg_namespace where nspname ~ 'bus|pgmq'
+union all select proname from pg_proc where pronamespace = 'public'::regnamespace
+union all select rolname from pg_roles where rolname ~ 'bus' and rolname <> current_user
+"""
+"""Schemas, functions in public and roles of the bus, in a database and on a server where nothing else is."""
+
+
 @dataclass(frozen=True)
 class World:
     """A server on which the pages' database `bus` is, and a directory with the pages' files and the bindings."""
@@ -144,7 +152,7 @@ async def _execute(world: World, page: str, database: str) -> None:
         await connection.close()
 
 
-ELSEWHERE = {"docs/postgresql.md", "docs/how-to/pgbouncer.md", "docs/how-to/backup.md"}
+ELSEWHERE = {"docs/postgresql.md", "docs/how-to/pgbouncer.md", "docs/how-to/backup.md", "docs/uninstalling.md"}
 """Their SQL is executed by the fixture, and by tests that look at what it is good for."""
 
 
@@ -229,6 +237,32 @@ async def test_pgbouncer_asks_for_passwords(world: World) -> None:
             await connection.close()
         finally:
             pooler.stop()
+
+
+@pytest.mark.parametrize("version", [15, 18])
+def test_nothing_is_left_in_a_server(version: int, tmp_path: Path) -> None:
+    """After what the page on uninstalling says, by the administrator that the operator has."""
+    # Without the template, whose roles are another's.
+    server = postgres.start_server(version)
+    try:
+        world = World(server, tmp_path)
+        asyncio.run(_execute(world, "docs/postgresql.md", "postgres"))
+        world.with_files("README.md")
+        administrator = server.uri("bus", "bus_admin", "...")
+        world.run(f"busctl apply -f channels.yaml --database '{administrator}' --bindings bindings")
+        asyncio.run(_remove(administrator))
+    finally:
+        server.remove()
+
+
+async def _remove(administrator: str) -> None:
+    connection = await asyncpg.connect(administrator)
+    assert len(await connection.fetch(_OBJECTS)) == 4 + 5 + 4
+    for snippet in snippets("sql"):
+        if snippet.page == "docs/uninstalling.md":
+            await connection.execute(snippet.text)
+    assert await connection.fetch(_OBJECTS) == []
+    await connection.close()
 
 
 @pytest.mark.parametrize(("name", "maker"), [("moved", "shop/moved@11111111"), ("tried", "shop/tried")])
