@@ -84,9 +84,14 @@ class Publisher:
             )
         result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(payload, time.monotonic() + self._timeout, result))
-        if self._quiet.is_set():
-            await self._lead()
-        return await result
+        try:
+            if self._quiet.is_set():
+                await self._lead()
+            return await result
+        finally:
+            # Who was cancelled wants neither another attempt nor the result.
+            if not result.cancel() and not result.cancelled():
+                result.exception()
 
     async def close(self, seconds: float) -> None:
         """Send what is waiting, for at most `seconds`; the rest fails."""
@@ -102,6 +107,9 @@ class Publisher:
                 self._leading.reschedule(0)
             if self._flusher is not None:
                 self._flusher.cancel()
+                await asyncio.gather(self._flusher, return_exceptions=True)
+                # One that had not begun does not say so itself.
+                self._quiet.set()
             await self._quiet.wait()
 
     async def _lead(self) -> None:

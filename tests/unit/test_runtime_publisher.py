@@ -1,10 +1,12 @@
 """Group commit: what is waiting goes into the next call, neighbours do not suffer, nothing is sent twice."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Sequence
 
 import pytest
+import virtual_time
 from recorder import eventually
 
 from bus_runtime import (
@@ -161,6 +163,36 @@ async def test_a_cancelled_publisher_is_not_sent_and_a_waiting_one_is(backend: S
     assert backend.calls == [[0], [2]]
 
 
+async def test_who_is_cancelled_between_two_attempts_is_not_sent_later(
+    backend: Scripted, publisher: Publisher, broker: InMemoryBroker
+) -> None:
+    """Whoever gave up may well publish it again."""
+    backend.failures = [UnavailableError("down") for _ in range(100)]
+    (first,) = send(publisher, 0)
+    await eventually(lambda: backend.calls)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    backend.failures.clear()
+    await asyncio.gather(*send(publisher, 1))
+    assert [json.loads(p) for p in broker.channel("orders").log.values()] == [1]
+
+
+async def test_who_is_cancelled_while_it_is_sent_leaves_no_error_that_nobody_takes(
+    backend: Scripted, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.gate.clear()
+    (first,) = send(publisher, 0)
+    await eventually(lambda: backend.calls)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    del first
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+    backend.gate.set()
+    assert await asyncio.gather(*send(publisher, 1)) == [1]
+
+
 async def test_a_dropped_peer_joins_anew_once_and_the_message_goes_out(
     backend: Scripted, publisher: Publisher, session: Session, broker: InMemoryBroker
 ) -> None:
@@ -201,3 +233,26 @@ async def test_closing_gives_up_and_says_what_is_known(backend: Scripted, publis
     results = await asyncio.gather(*sent, *waiting, return_exceptions=True)
     assert [type(r) for r in results] == [PublishError, PublishError]
     assert [r.outcome_unknown for r in results if isinstance(r, PublishError)] == [True, False]
+
+
+def test_closing_ends_where_the_answer_comes_when_the_time_is_up() -> None:
+    """What waited was just about to be sent."""
+
+    class Slow(InMemoryBackend):
+        async def publish_many(self, channel: str, queue: str, payloads: Sequence[bytes]) -> list[int]:
+            await asyncio.sleep(5.0)
+            return await super().publish_many(channel, queue, payloads)
+
+    async def close() -> None:
+        session = Session(Slow(InMemoryBroker()), "orders", JoinOptions())
+        await session.join(0)
+        publisher = Publisher(session._backend, session, timeout=5.0)
+        tasks = send(publisher, 0)
+        await asyncio.sleep(0)
+        tasks += send(publisher, 1)
+        await asyncio.sleep(0)
+        await publisher.close(5.0)
+        first, second = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (first, type(second)) == (1, PublishError)
+
+    virtual_time.run(close())
