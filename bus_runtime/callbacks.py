@@ -101,6 +101,11 @@ class Teller:
         if inspect.isawaitable(result):
             try:
                 await result
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                self._failed("on_undecodable")  # it awaited something that was cancelled
             except Exception:  # the application's code, as in dispatch.py
                 self._failed("on_undecodable")
         budget.release(len(payload))

@@ -155,6 +155,24 @@ async def test_what_is_set_aside_is_waited_for(broker: InMemoryBroker) -> None:
     assert broker.backlog("orders") == 0
 
 
+async def test_what_is_set_aside_is_acknowledged_where_the_callback_waits_for_what_is_cancelled(
+    broker: InMemoryBroker,
+) -> None:
+    async def keep(msg_id: int, payload: bytes, error: SerializationError) -> None:
+        upload = asyncio.get_running_loop().create_future()
+        upload.cancel()
+        await upload
+
+    bus = await start_bus(InMemoryBackend(broker), on_undecodable=keep, peer="worker")
+    backend = InMemoryBackend(broker)
+    membership = await backend.join_channel("orders", JoinOptions())
+    await backend.publish_many("orders", membership.queue, [b"{}"])
+    await backend.leave_channel("orders", membership.queue, forget=True)
+    await eventually(lambda: broker.backlog("orders") == 0)
+    assert bus.stats().handler_errors == 1
+    await bus.stop()
+
+
 async def test_handlers_that_take_too_long_are_cancelled_and_their_messages_come_again(broker: InMemoryBroker) -> None:
     cancelled = []
 
