@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0
 STATEMENT_TIMEOUT = 40.0
 
+#: Seconds to wait for the server when a connection that is not used is closed.
+CLOSE_TIMEOUT = 2.0
+
 _MAX_CONNECTIONS = 3
 
 #: Another connection is opened when a statement has waited so many seconds for one, or when waiting adds up to a good
@@ -170,16 +173,18 @@ class Keeper:
             self._growing.cancel()
             await asyncio.gather(self._growing, return_exceptions=True)
         idle, self._idle = self._idle, []
-        for kept in idle:
-            with suppress(*DRIVER_ERRORS):
-                await kept.connection.close(timeout=CONNECT_TIMEOUT)
-        if self._busy:
-            self._quiet.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await self._quiet.wait()
-        for kept in list(self._busy):
-            drop(kept.connection)
+        try:
+            for kept in idle:
+                with suppress(*DRIVER_ERRORS):
+                    await kept.connection.close(timeout=CLOSE_TIMEOUT)
+            if self._busy:
+                self._quiet.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CONNECT_TIMEOUT):
+                        await self._quiet.wait()
+        finally:
+            for kept in [*idle, *self._busy]:
+                drop(kept.connection)
 
     def _lend(self, kept: Kept) -> Kept:
         kept.since = self._loop.time()

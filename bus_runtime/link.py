@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from bus_runtime.backend import JoinOptions, LogBackend
 from bus_runtime.callbacks import Teller
@@ -19,6 +20,9 @@ from bus_runtime.session import Session
 from bus_runtime.stats import Counters
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that a server is given for each step of leaving at least.
+_FAREWELL = 1.0
 
 
 class Link(Protocol):
@@ -178,16 +182,25 @@ class LogLink:
         """Send what is waiting and leave; a durable peer stays known to the server, with its position."""
         if self._reader is None:
             return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         await self._publisher.close(seconds)
-        durable = self._session.options.peer is not None
         # Also before leaving for good: the last one to leave lets the log be trimmed.
-        await self._reader.close(acknowledge=not self._refused)
+        await self._by(deadline, self._reader.close(acknowledge=not self._refused))
         self._reader = None
+        durable = self._session.options.peer is not None
+        queue = self._session.membership.queue
+        await self._by(deadline, self._backend.leave_channel(self._session.channel, queue, forget=not durable))
+
+    async def _by(self, deadline: float, farewell: Coroutine[Any, Any, None]) -> None:
+        """Take leave until then; what a server does at once has its time even where publishing took all of it."""
         try:
-            await self._backend.leave_channel(self._session.channel, self._session.membership.queue, forget=not durable)
-        except BackendError as exc:
+            async with asyncio.timeout_at(max(deadline, asyncio.get_running_loop().time() + _FAREWELL)):
+                await farewell
+        except (BackendError, TimeoutError) as exc:
             # The server forgets a silent peer by itself.
-            logger.warning("channel %r: leaving failed: %s", self._session.channel, exc)
+            reason = str(exc) or "the server does not answer"
+            logger.warning("channel %r: leaving failed: %s", self._session.channel, reason)
 
     async def _read(self, reader: LogReader) -> None:
         try:

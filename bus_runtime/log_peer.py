@@ -174,12 +174,16 @@ class LogPeer:
 
     async def close(self) -> None:
         """Wake nobody and be woken no more. The server is told by whoever calls this."""
-        if self._announcer is not None:
-            await self._announcer.close()
-        if self._waking is not None:
-            await self._waking.close()
-        if self._doorbell is not None:
-            self._doorbell.close()
+        try:
+            if self._announcer is not None:
+                await self._announcer.close()
+        finally:
+            try:
+                if self._waking is not None:
+                    await self._waking.close()
+            finally:
+                if self._doorbell is not None:
+                    self._doorbell.close()
 
     def _rang(self, first_id: int, count: int, payloads: Sequence[bytes] | None) -> None:
         self._announced_to = max(self._announced_to, first_id + count - 1)

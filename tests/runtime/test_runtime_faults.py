@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import SILENT, gateway
 from postgres import Channel, Database, Server, create_database, create_template, start_server
 from recorder import Note, Recorder, eventually, note
 
@@ -292,6 +295,26 @@ async def test_rotated_credentials_are_picked_up(
     (bindings / "orders" / "uri").write_text(uri)
     await publishing
     await eventually(lambda: recorder.numbers == [1, 2], seconds=20)
+
+
+async def test_a_server_that_hangs_keeps_nobody_who_stops(
+    make_bus: Any, channel: Channel, bindings: Path, database: Database
+) -> None:
+    """Its machine confirms what it is sent, so that the connection looks well; a statement alone may take 40 s."""
+    with gateway(channel.endpoint.port) as front:
+        endpoint = replace(channel.endpoint, port=front.port)
+        (bindings / "orders" / "uri").write_text(endpoint.uri(channel.username, channel.password))
+        recorder = Recorder()
+        bus = await make_bus(recorder, stop_timeout=1.0)
+        await bus.publish(note(1), raise_on_error=True)
+        await eventually(lambda: recorder.numbers == [1])
+        front.become(SILENT)
+        began = time.monotonic()
+        await bus.stop()
+        assert time.monotonic() - began < 20
+        async with database.session() as connection, asyncio.timeout(30):
+            while await connection.fetchval(f"select count(*) from pg_stat_activity where {LOGINS}"):
+                await asyncio.sleep(0.05)
 
 
 @pytest.fixture

@@ -314,6 +314,23 @@ async def test_closing_does_not_wait_for_ever(server: Server, monkeypatch: pytes
     keeper.release(kept)
 
 
+async def test_closing_that_is_given_up_leaves_no_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: Connection, *, timeout: float) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Connection, "close", hang)
+    keeper = Keeper(server.connect)
+    held = [await keeper.acquire() for _ in range(2)]
+    for kept in held:
+        keeper.release(kept)
+    assert server.open == 2
+    closing = asyncio.create_task(keeper.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert server.open == 0
+
+
 async def test_closing_ends_growing(server: Server) -> None:
     keeper = Keeper(server.connect)
     kept = await keeper.acquire()

@@ -9,7 +9,7 @@ import pytest
 from recorder import Recorder, eventually, note
 
 from bus_runtime import BackendMessage, BusMessage, PgmqBus, PublishError, SerializationError, UnavailableError
-from bus_runtime.backend import JoinOptions
+from bus_runtime.backend import JoinOptions, LogRecord
 from bus_runtime.testing import InMemoryBackend, InMemoryBroker
 
 
@@ -171,6 +171,47 @@ async def test_what_is_set_aside_is_acknowledged_where_the_callback_waits_for_wh
     await eventually(lambda: broker.backlog("orders") == 0)
     assert bus.stats().handler_errors == 1
     await bus.stop()
+
+
+class Hung(InMemoryBackend):
+    """Does not answer any more, from when the test says so."""
+
+    hangs = False
+
+    async def read_after(
+        self, channel: str, queue: str, *, after: int, acknowledge: int | None, limit: int
+    ) -> list[LogRecord]:
+        await self._answer()
+        return await super().read_after(channel, queue, after=after, acknowledge=acknowledge, limit=limit)
+
+    async def leave_channel(self, channel: str, queue: str, *, forget: bool) -> None:
+        await self._answer()
+        await super().leave_channel(channel, queue, forget=forget)
+
+    async def _answer(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("peer", [None, "worker"])
+async def test_a_server_that_hangs_keeps_nobody(
+    broker: InMemoryBroker, peer: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: BusMessage) -> None:
+        await gate.wait()
+
+    backend, recorder = Hung(broker), Recorder(handler=wait)
+    bus = await start_bus(backend, recorder, peer=peer, stop_timeout=0.1)
+    await bus.publish(note(1))
+    await eventually(lambda: recorder.begun)
+    backend.hangs = True
+    gate.set()
+    await eventually(lambda: recorder.messages)
+    await asyncio.wait_for(bus.stop(), 20)
+    assert bus.stats().state == "stopped"
+    assert "leaving failed: the server does not answer" in caplog.text
 
 
 async def test_handlers_that_take_too_long_are_cancelled_and_their_messages_come_again(broker: InMemoryBroker) -> None:
