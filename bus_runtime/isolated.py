@@ -68,6 +68,9 @@ class IsolatedPgmqBackend(ReferenceMethods):
             membership = await peer.join(options)
         except BaseException:
             await peer.close()
+            if not self._peers:
+                # Who has not joined does not leave either.
+                await self._database.close()
             raise
         self._peers[membership.queue] = peer
         return membership

@@ -44,7 +44,7 @@ async def settles_to(database: Database, condition: str, count: int) -> bool:
     """Whether the number of this database's sessions with `condition` gets there within seconds."""
     query = f"select count(*) from pg_stat_activity where datname = current_database() and {condition}"
     async with database.session() as connection:
-        for _ in range(200):
+        for _ in range(1000):
             if await connection.fetchval(query) == count:
                 return True
             await asyncio.sleep(0.01)
@@ -227,6 +227,14 @@ async def test_the_limits_of_a_channel_are_told(database: Database, tmp_path: Pa
     await one.stop()
     await two.start()
     await two.stop()
+
+
+async def test_a_bus_that_could_not_start_keeps_no_session(make_bus: Any, database: Database) -> None:
+    """Whoever tries again and again, with a bus of its own each time, would use them all up."""
+    bus = await make_bus(start=False, peer="x" * 201)
+    with pytest.raises(RejectedError, match="a peer name has 1 to 200 characters"):
+        await bus.start()
+    assert await settles_to(database, "usename like 'bus_login_%'", 0)
 
 
 async def test_a_channel_that_is_not_ours_is_denied_at_once(channel: Channel) -> None:
