@@ -35,7 +35,6 @@ from bus_runtime.keeper import CONNECT_TIMEOUT, STATEMENT_TIMEOUT, Keeper, Kept
 
 logger = logging.getLogger(__name__)
 
-_STATEMENT_FAILURES = (*DRIVER_ERRORS, asyncpg.InternalClientError)
 #: BindingError: the binding may be in the middle of being replaced.
 _NO_CONNECTION = (*DRIVER_ERRORS, BindingError)
 _REPLACE_CONNECTIONS = (INSUFFICIENT_PRIVILEGE, READ_ONLY)
@@ -155,6 +154,8 @@ class Database:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
+            # One that had not begun does not say that it has ended.
+            self._renewing = None
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await keeper.close()
@@ -168,7 +169,7 @@ class Database:
                 rows = await _pinned(kept.connection, sql, arguments)
             else:
                 rows = await kept.fetch(sql, arguments)
-        except _STATEMENT_FAILURES as exc:
+        except DRIVER_ERRORS as exc:
             error = statement_error(exc)
             lost = isinstance(error, ConnectionLostError)
             if lost or error.sqlstate in _REPLACE_CONNECTIONS or isinstance(exc, asyncpg.InvalidCachedStatementError):
@@ -191,7 +192,7 @@ class Database:
                 return rows
             async with asyncio.timeout(STATEMENT_TIMEOUT):
                 return await _pinned(connection, sql, arguments)
-        except _STATEMENT_FAILURES as exc:
+        except DRIVER_ERRORS as exc:
             error = statement_error(exc)
             if isinstance(error, ConnectionLostError):
                 # It may only have timed out: never use it again.
@@ -243,6 +244,7 @@ class Database:
 
     async def _renew(self, former: Binding) -> None:
         """Go over to the binding as it is now; if that does not work, the next look tries again."""
+        binding = former
         try:
             binding = await asyncio.to_thread(former.reload)
             if (binding.uri, binding.generation) != (former.uri, former.generation) and self._keeper is not None:
@@ -259,7 +261,7 @@ class Database:
             for tell in tuple(self.on_renewed):
                 tell()
         except _NO_CONNECTION as exc:
-            self._outage.failed(exc)
+            self._outage.failed(connect_error(exc, binding))
         finally:
             self._renewing = None
 
@@ -275,7 +277,7 @@ class Database:
             except BaseException as exc:
                 drop(connection)
                 await _release(pool, connection)
-                if isinstance(exc, _STATEMENT_FAILURES):
+                if isinstance(exc, DRIVER_ERRORS):
                     raise connect_error(exc) from exc
                 raise
             self._pooled = False

@@ -75,8 +75,9 @@ _REMEDIES = {
     POOLER_IN_TRANSACTION_MODE: "where that lasts, use the pooler's session mode, or the server itself",
 }
 
-#: What a driver call raises when the server or the connection is at fault.
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+#: What a driver call raises when the server or the connection is at fault. InternalClientError: the server has ended a
+#: session that was idle, and the connection is not closed yet.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 #: Without a sign of life from the other machine, a connection is broken after five seconds: 3 + 2 x 1 if nothing is

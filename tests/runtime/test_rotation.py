@@ -133,10 +133,25 @@ async def test_credentials_that_do_not_work_are_left_alone(
     files = {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
     project(directory, files | {"generation": "2", "uri": files["uri"].replace(files["password"], "wrong")})
     await eventually(lambda: "connecting with the replaced binding" in caplog.text)
+    assert "kubectl describe buschannel orders says whether it is withdrawn. [AuthenticationFailed]" in caplog.text
     assert ((await own.fetch(backend))[0]["pid"], own.generation) == (before, "1")
     project(directory, files | {"generation": "3"})
     await eventually(lambda: own.generation == "3")
     assert (await own.fetch(backend))[0]["pid"] != before
+    await own.close()
+
+
+async def test_closing_at_the_very_moment_of_a_rotation_ends_no_later_looks(rotating: Rotating) -> None:
+    """A bus may be stopped and started again."""
+    own = Connections(binding=find_binding(root=rotating.root))
+    await own.fetch("select 1")
+    directory = rotating.root / "orders"
+    files = {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
+    project(directory, files | {"generation": "2"})
+    own._look()
+    await own.close()
+    await own.fetch("select 1")
+    await eventually(lambda: own.generation == "2")
     await own.close()
 
 

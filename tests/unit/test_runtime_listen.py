@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from recorder import eventually
 
@@ -178,7 +179,17 @@ async def test_a_silent_connection_is_checked(world: World, monkeypatch: pytest.
     await eventually(lambda: len(world.connections) >= 2)
 
 
-@pytest.mark.parametrize("refusal", [UnavailableError("away"), OSError("broken"), TimeoutError()])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        UnavailableError("away"),
+        OSError("broken"),
+        TimeoutError(),
+        # Of a session that the server has just ended; see tests/database/test_login_sessions.py.
+        asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress"),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
 async def test_failures_are_tried_again(world: World, refusal: Exception) -> None:
     world.refusals = [refusal]
     world.listener.start()
