@@ -82,7 +82,7 @@ class DoorbellTrust:
             # A replay, or later than whatever else told of it.
             return
         self._rings += 1
-        if any(now - hole.since > _OVERTAKING for hole in self._holes) or len(self._holes) > _MAX_HOLES:
+        if self._is_missing_some(now):
             self._restart(now)
         elif self._rings >= _RINGS and not self._holes and now - self._since >= self._patience:
             self.trusted = True
@@ -92,7 +92,15 @@ class DoorbellTrust:
     def published(self, first_id: int, count: int) -> None:
         """These ids are our own: nobody rings us for them."""
         if not self.trusted:
-            self._cover(first_id, first_id + count - 1, self._clock())
+            now = self._clock()
+            self._cover(first_id, first_id + count - 1, now)
+            # Where nobody else rings, no ring notices it.
+            if self._is_missing_some(now):
+                self._restart(now)
+
+    def _is_missing_some(self, now: float) -> bool:
+        """Whether rings are missing that should have come by now."""
+        return len(self._holes) > _MAX_HOLES or any(now - hole.since > _OVERTAKING for hole in self._holes)
 
     def _restart(self, now: float) -> None:
         self._since = now

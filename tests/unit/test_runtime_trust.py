@@ -202,3 +202,12 @@ def test_gaps_do_not_pile_up(fallen: Scene) -> None:
     for _ in range(100_000):
         fallen.ring(0.00001, skip=1)
     assert len(fallen.trust._holes) <= module._MAX_HOLES + 1
+
+
+def test_gaps_between_own_messages_do_not_pile_up(fallen: Scene) -> None:
+    """All other peers ring nobody, as pipecat's do."""
+    for _ in range(10_000):
+        fallen.now += 0.00001
+        fallen.trust.published(fallen.next_id, 1)
+        fallen.next_id += 2
+    assert len(fallen.trust._holes) <= module._MAX_HOLES + 1
