@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
+
+from bus_operator.render import TRANSPORT_SETTINGS
 
 #: Towards the server, or towards the client.
 Direction = Literal["up", "down"]
@@ -16,6 +19,13 @@ Direction = Literal["up", "down"]
 _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _CHUNK = 65536
+
+#: How a client whose machine is gone is noticed: as the server would, whose own socket leads to this proxy.
+_KEEPALIVES = {
+    socket.TCP_KEEPIDLE: "tcp_keepalives_idle",
+    socket.TCP_KEEPINTVL: "tcp_keepalives_interval",
+    socket.TCP_KEEPCNT: "tcp_keepalives_count",
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -142,6 +152,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
+        _keep_alive(writer)
         try:
             await self._serve(reader, writer)
         finally:
@@ -200,6 +211,13 @@ class Proxy:
                         return
                 writer.write(data)
                 await writer.drain()
+
+
+def _keep_alive(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, setting in _KEEPALIVES.items():
+        connection.setsockopt(socket.IPPROTO_TCP, option, int(TRANSPORT_SETTINGS[setting]))
 
 
 @asynccontextmanager

@@ -82,6 +82,8 @@ def main() -> int:
     wanted = parse()
     seed = secrets.randbelow(1_000_000) if wanted.seed is None else wanted.seed
     plan = Plan(seconds=wanted.minutes * 60, seed=seed, version=wanted.version)
+    if wanted.keep is not None:
+        wanted.keep.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="pgmq-bus-soak-", dir=wanted.keep))
     print(f"seed {seed}", flush=True)
     outcome = None

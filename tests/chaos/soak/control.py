@@ -17,7 +17,6 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-import asyncpg
 import postgres
 import urllib3
 from chaos import kubernetes
@@ -29,10 +28,12 @@ from operator_process import BIN, Operator, Process, install_chart
 from operator_world import API, Ref, World
 from projected import kubelets
 
+from bus_operator import login_session
+
 NAMESPACE = "soak"
 
 #: What may be in the way while something is broken: it is tried again.
-_OBSTACLES = (ApiError, urllib3.exceptions.HTTPError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_OBSTACLES = (ApiError, urllib3.exceptions.HTTPError, *login_session.FAILURES)
 
 #: Seconds in which what was asked for is done, also when that was in the middle of a fault.
 _PATIENCE = 120.0
