@@ -56,7 +56,7 @@ class Resource:
         """What a log line about it says in fields."""
         fields = {"kind": self.kind, "namespace": self.namespace, "name": self.name}
         if database := self.status.get("database"):
-            fields["database"] = f"{database['namespace']}/{database['name']}"
+            fields["database"] = f"{database.get('namespace')}/{database.get('name')}"
         return fields
 
     @property

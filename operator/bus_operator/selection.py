@@ -161,5 +161,6 @@ class Selection:
 
 
 def _used(channel: Resource) -> Key | None:
-    reference = channel.status.get("database")
-    return (reference["namespace"], reference["name"]) if reference else None
+    # A status can be written by others as well, and its definition asks for neither.
+    reference = channel.status.get("database") or {}
+    return (reference["namespace"], reference["name"]) if reference.keys() >= {"namespace", "name"} else None
