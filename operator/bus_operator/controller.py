@@ -133,14 +133,16 @@ class Controller:
 
     async def look_at_all(self) -> bool:
         """Lists both kinds, and takes what is new and what is gone from there. Returns whether it could."""
-        try:
-            listings = {kind: await self._kube.list_resources(kind) for kind in PLURALS}
-        except (BusError, ApiException) as exc:
-            logger.warning("cannot list what is there: %s", exc)
-            return False
+        with self.inventory.removals() as gone:
+            try:
+                listings = {kind: await self._kube.list_resources(kind) for kind in PLURALS}
+            except (BusError, ApiException) as exc:
+                logger.warning("cannot list what is there: %s", exc)
+                return False
         for kind, listing in listings.items():
             for resource in listing.resources:
-                self._put(resource)
+                if resource.uid not in gone:
+                    self._put(resource)
             there = {resource.uid for resource in listing.resources}
             for resource in tuple(self.inventory.of(kind).values()):
                 if resource.uid not in there and listing.is_newer_than(resource):

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -150,6 +151,7 @@ class Inventory:
         """The keys of the BusChannels that select pods, by namespace."""
         self.selection_changed = asyncio.Event()
         """Set whenever another namespace has BusChannels that select pods, or one has none any more."""
+        self._removals: list[set[Uid]] = []
 
     def of(self, kind: str) -> dict[Key, Resource]:
         """The resources of a kind."""
@@ -170,12 +172,24 @@ class Inventory:
 
     def remove(self, resource: Resource) -> None:
         """Forgets a resource that is gone, but not another that has taken its name."""
+        for gone in self._removals:
+            gone.add(resource.uid)
         known = self.of(resource.kind).get(resource.key)
         if known is not None and known.uid == resource.uid:
             self._unclaim(known)
             if known.kind == "BusChannel":
                 self._note_selection(known, selects=False)
             del self.of(resource.kind)[resource.key]
+
+    @contextmanager
+    def removals(self) -> Iterator[Set[Uid]]:
+        """Those that are removed while the block lasts: a list that is on its way may have them still."""
+        gone: set[Uid] = set()
+        self._removals.append(gone)
+        try:
+            yield gone
+        finally:
+            self._removals = [other for other in self._removals if other is not gone]
 
     def claimants(self, wire_name: str) -> list[Resource]:
         """The BusChannels whose status names this wire name, in whatever database."""

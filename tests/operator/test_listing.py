@@ -14,6 +14,7 @@ from operator_world import Namespace, World
 from bus_operator.controller import Controller
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
+from bus_operator.kube_objects import Listing
 
 
 @asynccontextmanager
@@ -51,6 +52,27 @@ async def test_what_the_watch_delivered_after_the_list_was_made_stays(
     controller.observe("ADDED", newest)
     assert await controller.look_at_all()
     assert (namespace.name, "newest") in controller.inventory.databases
+
+
+async def test_what_is_deleted_while_the_list_is_on_its_way_does_not_come_back(
+    world: World, namespace: Namespace, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be made once more, for nobody: with thousands of BusChannels a list takes a second or two."""
+    database = namespace.database(None)
+    listed = controller._kube.list_resources
+
+    async def list_and_delete(kind: str) -> Listing:
+        listing = await listed(kind)
+        if kind == "BusDatabase":
+            body = database.get()
+            database.delete()
+            wait_until(lambda: database.get() is None, "it is deleted")
+            controller.observe("DELETED", body)
+        return listing
+
+    monkeypatch.setattr(controller._kube, "list_resources", list_and_delete)
+    assert await controller.look_at_all()
+    assert (namespace.name, database.name) not in controller.inventory.databases
 
 
 async def test_without_an_api_server(tmp_path: Path) -> None:
