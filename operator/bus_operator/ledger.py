@@ -27,6 +27,8 @@ class Seen(NamedTuple):
 
     uid: Uid
     generation: int
+    rotate: str | None
+    """The annotation by which other credentials are asked for: it changes no generation."""
     digest: int | None
     """Of what was observed in the database; None: it is not at rest yet, and gets a look of its own soon."""
     secret: str
@@ -67,7 +69,9 @@ class Ledger:
         """
         due = self._clock() + look_again if look_again is not None else float("inf")
         digest = None if observed is None else hash(observed)
-        self._seen[resource.key] = Seen(resource.uid, resource.generation, digest, secret, secret_version, due)
+        self._seen[resource.key] = Seen(
+            resource.uid, resource.generation, resource.rotate, digest, secret, secret_version, due
+        )
 
     def forget(self, key: Key) -> None:
         """It wants a look: something happened, or is going to."""
@@ -89,6 +93,7 @@ class Ledger:
             seen is not None
             and seen.uid == resource.uid
             and seen.generation == resource.generation
+            and seen.rotate == resource.rotate
             and seen.digest == hash(observed)
             and self._clock() < seen.due
         )

@@ -56,7 +56,10 @@ def test_what_looks_as_it_did_is_right_whenever_that_is_seen(ledger: Ledger) -> 
     assert ledger.agrees(resource(), replace(SEEN, observed_at=datetime(2026, 1, 2, tzinfo=UTC)))
 
 
-@pytest.mark.parametrize("changes", [{"generation": 2}, {"uid": "uid-2"}, {"name": "another"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"generation": 2}, {"uid": "uid-2"}, {"name": "another"}, {"annotations": {"pgmqbus.dev/rotate": "now"}}],
+)
 def test_another_manifest_is_not(ledger: Ledger, changes: dict[str, Any]) -> None:
     assert not ledger.agrees(resource(**changes), SEEN)
 
