@@ -136,7 +136,7 @@ class Kube:
     async def write_binding(self, owner: Resource, name: str, data: Mapping[str, str]) -> str:
         """Creates or updates the binding's Secret; its version then.
 
-        Raises SecretError when a foreign Secret has that name.
+        Raises SecretError when a foreign Secret has that name, TransientError when somebody else was faster.
         """
         existing = await self.read_secret(owner.namespace, name)
         if existing is not None:
@@ -158,7 +158,10 @@ class Kube:
                 written = await self._api.create(secrets, body)
             else:
                 body["metadata"]["resourceVersion"] = existing.resource_version
-                written = await self._api.patch(f"{secrets}/{name}", body)
+                patched = await unless_missing(self._api.patch(f"{secrets}/{name}", body))
+                if patched is None:
+                    raise TransientError(f"Secret {owner.namespace}/{name} was deleted meanwhile", reason="Conflict")
+                written = patched
         return str(written["metadata"]["resourceVersion"])
 
     async def watch_secret(self, namespace: str, name: str) -> AsyncIterator[None]:
