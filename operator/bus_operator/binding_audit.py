@@ -18,11 +18,9 @@ from bus_operator.kube import Kube
 from bus_operator.model import Uid
 from bus_operator.pods import MissingBinding, Pod, missing_binding
 from bus_operator.reporting import utc_now
-from bus_operator.selection_audit import SelectionAudit
+from bus_operator.selection_audit import SelectionAudit, post
 
 logger = logging.getLogger(__name__)
-
-REASON = "BindingMissing"
 
 
 class BindingAudit:
@@ -84,9 +82,9 @@ class BindingAudit:
         logger.warning("%s: %s", pod, missing.message)
         # The name of the Event keeps another leader, or this one after a restart, from saying it again.
         once = f"binding-missing-{pod.uid}"
-        await self._kube.post_event(pod, warning=True, reason=REASON, message=missing.message, once=once)
+        await post(self._kube, pod, missing.message, once)
         for name in missing.channels:
             channel = self._inventory.channels.get((pod.namespace, name))
             if channel is not None:
                 message = f"pod {pod.name} was created without this binding: recreate the pod"
-                await self._kube.post_event(channel, warning=True, reason=REASON, message=message, once=once)
+                await post(self._kube, channel, message, once)

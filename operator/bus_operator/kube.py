@@ -250,6 +250,8 @@ class Kube:
             reason: In CamelCase.
             message: What happened, and what to do.
             once: Ends the Event's name; as long as there is an Event of that name no second one is made.
+
+        Raises SpecError when the API server will not have it, as in a namespace that is going away.
         """
         now = timestamp(datetime.now(UTC))
         body = {
@@ -276,6 +278,8 @@ class Kube:
         try:
             with _translated(f"Event about {subject}"):
                 await self._api.create(f"/api/v1/namespaces/{subject.namespace}/events", body)
+        except ApiException as exc:
+            raise SpecError(f"Event about {subject}: {message_of(exc)}", reason="ApiRefused") from exc
         except TransientError as exc:
             if once is None or exc.reason != "Conflict":
                 raise

@@ -10,8 +10,10 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from bus_operator.errors import SpecError
 from bus_operator.inventory import Inventory
 from bus_operator.kube import Kube
+from bus_operator.kube_objects import Subject
 from bus_operator.model import Uid
 from bus_operator.pod_requests import shown
 from bus_operator.pods import Pod
@@ -103,4 +105,12 @@ class SelectionAudit:
         logger.warning("%s: %s", channel, message)
         # The name of the Event keeps another leader, or this one after a restart, from saying the same again.
         once = f"binding-missing-{found.identity.hexdigest()[:10]}"
-        await self._kube.post_event(channel, warning=True, reason=REASON, message=message, once=once)
+        await post(self._kube, channel, message, once)
+
+
+async def post(kube: Kube, subject: Subject, message: str, once: str) -> None:
+    """Posts an Event. One that is refused, as in a namespace that is going away, keeps nobody else from being named."""
+    try:
+        await kube.post_event(subject, warning=True, reason=REASON, message=message, once=once)
+    except SpecError as exc:
+        logger.warning("%s: Event %s was not posted: %s", subject, REASON, exc)
