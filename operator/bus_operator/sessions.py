@@ -71,10 +71,18 @@ class Sessions:
     async def keep_only(self, admins: Iterable[AdminConnection]) -> None:
         """Closes what was opened in another way, as before a credential changed, and what was idle for long."""
         wanted = set(admins)
-        for admin in tuple(self._idle):
-            expired = self._expired(admin) if admin in wanted else self._idle.pop(admin)
+        # First all, then their ends: while the server is waited for, others may drop what is there.
+        expired = [
+            idle
+            for admin in tuple(self._idle)
+            for idle in (self._expired(admin) if admin in wanted else self._idle.pop(admin))
+        ]
+        try:
             for idle in expired:
                 await close_session(idle.connection)
+        finally:
+            for idle in expired:
+                idle.connection.terminate()
 
     def drop(self) -> None:
         """Ends all that are idle, and has none come back of those in use: the server may be another one by now."""

@@ -115,3 +115,14 @@ async def test_those_in_use_when_all_are_dropped_do_not_come_back(
         first = await session.fetchval("select pg_backend_pid()")
         sessions.drop()
     assert await pid(sessions, database) != first
+
+
+async def test_all_may_be_dropped_while_some_are_being_closed(sessions: Sessions, database: postgres.Database) -> None:
+    for admin in (database.admin, database.admin.for_database("postgres")):
+        async with sessions.session(admin):
+            pass
+    closing = asyncio.create_task(sessions.keep_only([]))
+    await asyncio.sleep(0)
+    assert not closing.done(), "it waits for the server"
+    sessions.drop()
+    await closing
