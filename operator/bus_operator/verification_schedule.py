@@ -78,16 +78,19 @@ class VerificationSchedule:
         return {FIELD: status.timestamp(now)} if verdict.reason == "Verified" else {}
 
     def whose_turn(self) -> list[Key]:
-        """Those that were verified too long ago or never, the longest ago first; as many as fit into a period."""
+        """Those that were verified too long ago or never, the longest ago first; as many as fit into a period.
+
+        A time to come is one of a clock that was set back since, and says nothing.
+        """
         now = self._clock()
-        before = status.timestamp(now - self._interval)
+        before, latest = status.timestamp(now - self._interval), status.timestamp(now)
         due = sorted(
             (channel.status.get(FIELD, ""), channel.key)
             for channel in self._inventory.channels.values()
             if "credentialGeneration" in channel.status
-            and channel.status.get(FIELD, "") <= before
+            and not before < channel.status.get(FIELD, "") <= latest
             # Else the channels of a database that is down would take everybody's turn.
-            and self._not_before.get(channel.key, _LONG_AGO) <= now
+            and not now < self._not_before.get(channel.key, _LONG_AGO) <= now + self._interval
         )
         never = [key for last, key in due if not last][:FIRST_PER_PERIOD]
         return never or [key for _, key in due[:PER_PERIOD]]

@@ -74,6 +74,15 @@ def test_what_has_shown_nothing_is_tried_again_after_a_while() -> None:
     assert names(made) == ["a"]
 
 
+def test_a_clock_that_was_set_back_puts_off_nothing() -> None:
+    now = [NOW + timedelta(days=365)]
+    tried, told = channel("tried", 100), channel("told", -365 * 24 * 60)
+    made = schedule(tried, told, now=now)
+    made.done(tried, Verdict(unclear="no connection left"))
+    now[0] = NOW
+    assert names(made) == ["tried", "told"]
+
+
 @pytest.mark.parametrize(
     ("verdict", "outcome"),
     [(VERIFIED, "verified"), (Verdict(unclear="busy"), "unclear"), (Verdict(succeeded=(READ,)), "failed")],
