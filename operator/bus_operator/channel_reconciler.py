@@ -245,9 +245,11 @@ class ChannelReconciler:
         """Makes the channel as it should be; also whom attempts are aimed at, if its isolation is to be verified."""
         usable, wire_name = task.usable, task.desired.name
         last = task.resource.status.get("shard")
-        async with usable.slots, shards.placed(usable.shards, wire_name, last, usable.connect) as (shard, connection):
+        async with usable.slots, shards.placed(usable.shards, wire_name, last, usable.connect) as place:
+            shard, connection, taken = place
 
             async def deliver(issued: IssuedCredential) -> None:
+                await taken()
                 progress.provisioned = f"channel {wire_name!r} on {shard}"
                 endpoint = shard.admin.endpoint
                 await task.rotation.verify(issued, endpoint, endpoint.for_clients(usable.clients))

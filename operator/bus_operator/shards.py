@@ -5,9 +5,10 @@ channel is in the shard whose registry holds it, and stays there; one that is ne
 shard beyond the number that is wanted, left from before, gets no new channels and keeps those that it has.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import asyncpg
 
@@ -191,13 +192,27 @@ async def holding(
         yield connection
 
 
+class Place(NamedTuple):
+    """Where a channel is, or is to be made."""
+
+    shard: Shard
+    session: asyncpg.Connection
+    taken: Callable[[], Awaitable[None]]
+    """Lets others place theirs: called when the channel is there, and before anything that may take long."""
+
+
+async def _nobody_waits() -> None:
+    """It was placed before."""
+
+
 @asynccontextmanager
 async def placed(
     shards: Shards, channel: str, last: int | None = None, connect: Connect = connect
-) -> AsyncIterator[tuple[Shard, asyncpg.Connection]]:
+) -> AsyncIterator[Place]:
     """The shard that holds the channel with that wire name, or that shall, and a session there to make it in.
 
-    Until the session is closed nobody else places a channel, so that no two shards get one of the same name.
+    Until it is taken or the session is closed nobody else places a channel, so that no two shards get one of the same
+    name. The server does not wait for that for longer than `database.IDLE_IN_TRANSACTION`.
 
     Args:
         shards: Where to look.
@@ -212,18 +227,26 @@ async def placed(
     if len(shards.usable) == 1 and not shards.unseen:
         home = shards.usable[0]
         async with connect(home.admin) as connection:
-            yield home, connection
+            yield Place(home, connection, _nobody_waits)
         return
     if home is not None:
         async with connect(home.admin) as connection:
             if await catalog.has_channel(connection, channel):
-                yield home, connection
+                yield Place(home, connection, _nobody_waits)
                 return
-    async with connect(shards.usable[0].admin) as lock, lock.transaction():
+    async with connect(shards.usable[0].admin) as lock:
+        placing = lock.transaction()
+        await placing.start()
         await lock.execute(sql.query("lock_installation"))
+
+        async def taken() -> None:
+            if lock.is_in_transaction():
+                await placing.commit()
+
         shard = await find(shards, channel, last, connect) or home or await _emptiest(shards.usable, connect)
         async with connect(shard.admin) as connection:
-            yield shard, connection
+            yield Place(shard, connection, taken)
+        await taken()
 
 
 async def _emptiest(shards: Iterable[Shard], connect: Connect) -> Shard:

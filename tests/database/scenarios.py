@@ -226,7 +226,7 @@ async def spread(stage: Stage) -> bool:
     if report.failure is not None:
         raise report.failure
     async with AsyncExitStack() as stack:
-        shard, session = await stack.enter_async_context(shards.placed(report.shards, "audit"))
+        shard, session, _ = await stack.enter_async_context(shards.placed(report.shards, "audit"))
         spec = ChannelSpec.model_validate({"channel": "audit"})
         desired = DesiredChannel.from_spec(spec, namespace="team", name="audit", uid=Uid("uid-audit"))
         done = await provision.provision(session, desired, None, binding_wanted=False)

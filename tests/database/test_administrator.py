@@ -307,7 +307,7 @@ async def use_every_shard(owned: Owned, where: shards.Shards) -> None:
     """Everything that is done to a channel, in each shard."""
     for number in range(len(where.usable)):
         name = f"orders-{number}"
-        async with shards.placed(where, name) as (shard, session):
+        async with shards.placed(where, name) as (shard, session, _):
             assert shard.index == number
             for _ in range(3):
                 issued = (await provision.provision(session, desire(channel=name), None)).issued

@@ -13,6 +13,7 @@ from bus_operator.actions import DesiredChannel
 from bus_operator.database import AdminConnection, connect
 from bus_operator.errors import BusError, ChannelConflictError, SpecError
 from bus_operator.model import ChannelSpec, Uid
+from bus_operator.roles import IssuedCredential
 from bus_operator.shards import Report, Shards
 
 
@@ -36,7 +37,7 @@ def desire(name: str, owner: str = "team") -> DesiredChannel:
 
 async def make(where: Shards, name: str, owner: str = "team", last: int | None = None) -> int:
     """Provisions a channel; the index of the shard that it is in."""
-    async with shards.placed(where, name, last) as (shard, session):
+    async with shards.placed(where, name, last) as (shard, session, _):
         await provision.provision(session, desire(name, owner), None)
         return shard.index
 
@@ -94,7 +95,7 @@ async def test_channels_go_where_the_fewest_are_and_stay(admin: AdminConnection)
 async def test_the_sessions_of_a_channel_are_in_its_shard(admin: AdminConnection):
     where = (await install(admin, 2)).shards
     await make(where, "orders")
-    async with shards.placed(where, "audit") as (shard, session):
+    async with shards.placed(where, "audit") as (shard, session, _):
         issued = (await provision.provision(session, desire("audit"), None)).issued
     assert shard.admin.endpoint.database == f"{admin.endpoint.database}_bus_1"
     client = await asyncpg.connect(shard.admin.endpoint.uri(issued.username, issued.password))
@@ -126,6 +127,21 @@ async def test_one_name_at_the_same_time(admin: AdminConnection):
     assert {name: len(indexes) for name, indexes in found.items()} == dict.fromkeys(found, 1)
     assert found.keys() == {"another", "orders", "audit", "billing"}
     assert len(Counter(indexes[0] for indexes in found.values())) == 4
+
+
+async def test_whoever_delivers_a_credential_holds_up_nobody(admin: AdminConnection):
+    """Logging in with it and writing it may take long, and the server does not let a transaction wait for that."""
+    where = (await install(admin, 2)).shards
+    async with shards.placed(where, "orders") as place:
+
+        async def deliver(_: IssuedCredential) -> None:
+            await place.taken()
+            async with asyncio.timeout(30):
+                assert await make(where, "audit") == 1
+
+        await provision.provision(place.session, desire("orders"), None, deliver=deliver)
+        assert place.shard.index == 0
+    assert (await holders(where)).keys() == {"orders", "audit"}
 
 
 async def test_growing(admin: AdminConnection):

@@ -88,12 +88,13 @@ async def _apply_channel(where: Shards, channel: Manifest, root: Path | None, ob
     desired = channel.desired(_with_room(channel.spec, observers))
     last = where.index_of((present or {}).get("database"))
     rules = RotationRules.from_spec(channel.spec.credentials)
-    async with shards.placed(where, desired.name, last) as (shard, connection):
+    async with shards.placed(where, desired.name, last) as (shard, connection, taken):
 
         def data(credential: IssuedCredential) -> dict[str, str]:
             return binding_data(shard.admin.endpoint, desired.name, channel.spec, credential)
 
         async def deliver(issued: IssuedCredential) -> None:
+            await taken()
             if directory is not None:
                 await verification.verify(issued, shard.admin.endpoint, shard.admin.endpoint)
                 bindings.write(directory, data(issued))
