@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,18 @@ def _reachable(path: Path, user: str | None) -> bool:
     return subprocess.run(["test", "-x", path / "postgres"], user=user, check=False).returncode == 0
 
 
+PORTS = range(10_000, 20_000)
+"""Below those that systems give to outgoing connections (32768 on), one of which might take a port before it is used or
+between a stop and a start; and below those of hack/cluster."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listens on."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
