@@ -26,4 +26,4 @@ PRINTED = {
 
 def check(printed: Mapping[str, Sequence[str]]) -> None:
     """Whether these lines of the three processes are those of a call that was handed over and back."""
-    assert {name: list(lines) for name, lines in printed.items()} == PRINTED
+    assert {name: list(lines) for name, lines in printed.items()} == PRINTED, printed

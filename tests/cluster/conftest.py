@@ -20,28 +20,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+    # It installs what the demo, which the others share, then installs again.
+    items.sort(key=lambda item: item.path != here / "test_quickstart.py")
 
 
 @pytest.fixture(scope="package")
-def demo() -> Iterator[Demo]:
-    """`make demo`, as a user runs it. The cluster is ended afterwards unless it was there before."""
+def bare_cluster() -> Iterator[Cluster]:
+    """A cluster, on which the demo may have run. It is ended afterwards unless it was there before."""
     layout = Layout.of(DEFAULT_NAME)
     was_there = layout.state.exists()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "hack.demo"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800
-        )
-        yield Demo(done.returncode, done.stdout, done.stderr)
+        run_cluster("up", timeout=1800)
+        yield Cluster(choose(layout).kubeconfig)
     finally:
         if not was_there:
-            subprocess.run([sys.executable, "-m", "hack.cluster", "down"], cwd=ROOT, check=True, timeout=120)
+            run_cluster("down", timeout=120)
+
+
+def run_cluster(command: str, *, timeout: float) -> None:
+    subprocess.run([sys.executable, "-m", "hack.cluster", command], cwd=ROOT, check=True, timeout=timeout)
 
 
 @pytest.fixture(scope="package")
-def cluster(demo: Demo) -> Cluster:
+def demo(bare_cluster: Cluster) -> Demo:
+    """`make demo`, as a user runs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hack.demo"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800
+    )
+    return Demo(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="package")
+def cluster(bare_cluster: Cluster, demo: Demo) -> Cluster:
     """A client of the cluster that the demo left."""
     assert demo.status == 0, f"{demo.output}\n{demo.errors}"
-    return Cluster(choose(Layout.of(DEFAULT_NAME)).kubeconfig)
+    return bare_cluster
 
 
 @pytest.fixture

@@ -1,0 +1,98 @@
+"""docs/quickstart.md on a cluster: its files saved, its commands run one after the other, as they stand there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from demo_cluster import Cluster
+from snippets import Snippet, snippets
+
+from hack.cluster.layout import DEFAULT_NAME, Layout
+from hack.cluster.providers import choose
+from hack.cluster.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples" / "demo"
+PAGE = "docs/quickstart.md"
+TIMEOUT = 300
+
+IMAGE = "pgmq-bus:0.1.0"
+"""What the page has Docker build, and kind load. Here what the cluster offers for that does it."""
+INSTALL = "helm install pgmq-bus charts/pgmq-bus "
+FOLLOW = "kubectl logs subscriber --follow"
+
+
+@pytest.fixture
+def programs(bare_cluster: Cluster, tmp_path: Path) -> dict[str, str]:
+    """The environment of somebody who has kubectl and helm, and whose current context is the cluster."""
+    (tmp_path / "bin").mkdir()
+    kubectl = shutil.which("kubectl") or str(Layout.of(DEFAULT_NAME).kubectl)
+    for program in (kubectl, str(Path(sys.executable).with_name("helm"))):
+        (tmp_path / "bin" / Path(program).name).symlink_to(program)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(tmp_path), "KUBECONFIG": str(bare_cluster.kubeconfig)}
+
+
+@pytest.fixture
+def checkout(bare_cluster: Cluster, programs: dict[str, str], tmp_path: Path) -> Iterator[Path]:
+    """Where the page is followed. What a demo left on the cluster is gone, and so is afterwards what the page made."""
+    where = tmp_path / "checkout"
+    where.mkdir()
+    for name in ("charts", "crds"):
+        (where / name).symlink_to(ROOT / name)
+
+    def clear() -> None:
+        for file in ("publisher", "subscriber", "buschannel", "busdatabase"):
+            bare_cluster.kubectl("delete", "-f", str(DEMO / f"{file}.yaml"), "--ignore-not-found", check=False)
+        run("helm uninstall pgmq-bus --namespace pgmq-bus --ignore-not-found --wait", where, programs)
+
+    clear()
+    yield where
+    if bare_cluster.kubectl("get", "deployment", "-n", "pgmq-bus", "pgmq-bus", "--ignore-not-found"):
+        # It was not followed to its end.
+        bare_cluster.kubectl("delete", "pod/publisher", "pod/subscriber", "configmap/hello", "--ignore-not-found")
+        clear()
+
+
+def run(script: str, where: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=where, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{script}\n{done.stdout}"
+    return done.stdout
+
+
+def followed() -> list[Snippet]:
+    """What the reader saves and runs, down to where the page goes on without a cluster."""
+    lines = (ROOT / PAGE).read_text().splitlines()
+    end = lines.index("## Without a cluster")
+    return [snippet for snippet in snippets() if snippet.page == PAGE and snippet.line < end]
+
+
+@pytest.mark.timeout(1800)
+def test_from_nothing_to_messages_and_back(checkout: Path, programs: dict[str, str]) -> None:
+    provider = choose(Layout.of(DEFAULT_NAME))
+    image, postgres = (provider.load(RECIPES[name]) for name in ("project", "postgres"))
+    repository, _, tag = image.rpartition(":")
+    settings = f"--set-string image.repository={repository},image.tag={tag},devPostgres.image={postgres} "
+
+    for snippet in followed():
+        if snippet.file is not None:
+            (checkout / snippet.file).write_text(snippet.text.replace(IMAGE, image))
+    built, *commands = [snippet.text for snippet in followed() if snippet.language == "sh"]
+    assert f"docker build --tag {IMAGE} ." in built
+    script = "\n".join(commands)
+    assert INSTALL in script
+    assert FOLLOW in script
+    # A reader stops it.
+    script = script.replace(FOLLOW, f"timeout 60 {FOLLOW} | grep --max-count=3 'to bill'")
+    printed = run(script.replace(INSTALL, INSTALL + settings), checkout, programs)
+    orders = [int(number) for number in re.findall(r"^to bill: A-(\d+)$", printed, re.MULTILINE)]
+    assert orders == [orders[0], orders[0] + 1, orders[0] + 2], printed
+    assert 'release "pgmq-bus" uninstalled' in printed
