@@ -32,6 +32,7 @@ from bus_operator.roles import (
     drop_login,
     drop_role,
     execute,
+    end_intruders,
     issue,
     overtaken,
     role_exists,
@@ -134,6 +135,7 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
             await _set_log_persistence(connection, target.id, queue, unlogged)
         case InstallChannelFunctions(_, in_place):
             await _install_functions(connection, target, in_place=in_place)
+            await end_intruders(connection, queue, target.role)
         case UpdateLogin(name, verifier, connection_limit):
             await connection.execute(render.login_attributes(name, verifier, connection_limit))
         case PublishLogin(name):
@@ -257,3 +259,4 @@ async def apply_deletion(connection: asyncpg.Connection, action: DeletionAction 
                 await drop_role(connection, channel.role)
         else:
             await connection.execute(sql.query("release_channel"), channel.id)
+            await end_intruders(connection, channel.queue, channel.role)

@@ -1,7 +1,7 @@
 """Roles on the server: acting as the owner role, the logins of channels, and getting rid of either."""
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -9,6 +9,12 @@ import asyncpg
 from bus_operator import credentials, naming, render, sql
 from bus_operator.actions import IssueCredential
 from bus_operator.errors import TransientError
+
+ROLE_LOCK_TIMEOUT = 1
+"""Seconds to wait for whoever names a role in a transaction that is under way."""
+
+_HELD = (asyncpg.DependentObjectsStillExistError, asyncpg.LockNotAvailableError)
+"""What keeps a role from being dropped, and not from being made worthless."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +88,19 @@ async def drop_login(connection: asyncpg.Connection, channel_role: str, name: st
 async def drop_role(connection: asyncpg.Connection, name: str) -> bool:
     """Drops a role with what a client may have created as it, temporary tables or large objects.
 
-    False when it owns something in another database of the server: any login may create large objects wherever it may
-    connect.
+    False, and nothing done, when it owns something in another database of the server, where any login may create large
+    objects; when another client has granted it something of its own, which nobody else can take back; and while one
+    keeps a transaction open in which it did that, which locks the role.
     """
     await become_member(connection, name)
-    await connection.execute(render.drop_owned(name))
+    patience = await connection.fetchval("SELECT current_setting('lock_timeout')")
     try:
         async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{ROLE_LOCK_TIMEOUT}s'")
+            await connection.execute(render.drop_owned(name))
             await connection.execute(render.drop_role(name))
-    except asyncpg.DependentObjectsStillExistError:
+            await connection.execute(f"SET LOCAL lock_timeout = '{patience}'")
+    except _HELD:
         return False
     return True
 
@@ -99,6 +109,22 @@ async def become_member(connection: asyncpg.Connection, name: str) -> None:
     """Only members of a role may end its sessions and drop what it owns; a superuser is one of every role."""
     if not await connection.fetchval("SELECT pg_has_role(current_user, to_regrole($1)::oid, 'USAGE')", name):
         await connection.execute(render.grant_role_to_self(name))
+
+
+async def end_intruders(connection: asyncpg.Connection, queue: str, channel_role: str) -> None:
+    """Ends sessions of other channels' logins that keep a channel's log locked, before it is needed for oneself.
+
+    They have no right to it. But PostgreSQL locks a sequence before it looks whether somebody may use it, and asks for
+    no right where somebody wants to know a table's columns; and it keeps the lock to the end of his transaction.
+    """
+    for pid, login in await connection.fetch(sql.query("intruders"), queue, channel_role):
+        attempt = connection.transaction()
+        await attempt.start()
+        with suppress(asyncpg.InsufficientPrivilegeError):  # another administrator's
+            await become_member(connection, login)
+            await connection.execute(sql.query("terminate_session"), pid)
+        # The session is gone all the same; the membership served its purpose.
+        await attempt.rollback()
 
 
 async def role_exists(connection: asyncpg.Connection, name: str) -> bool:

@@ -174,6 +174,74 @@ async def test_what_a_client_left_elsewhere_blocks_nothing(make_administrator, u
     await superuser.execute(f"select lo_unlink({large_object})")
 
 
+KEEPERS = [
+    # As the group that all clients are in: nobody's login, so what is made as it stays.
+    "set role pgmq_bus_client; select lo_create(4711); grant select on large object 4711 to {kept}",
+    "select lo_create(4711); grant select on large object 4711 to {kept}",
+    "create temp table t (); grant select on t to {kept}",
+    "begin; create temp table t (); grant select on t to {kept}",
+]
+
+
+@pytest.mark.parametrize("statement", KEEPERS, ids=["group", "large object", "temporary table", "transaction"])
+async def test_no_client_can_keep_another_credential_alive(make_administrator, statement):
+    """What was granted to a role keeps it from being dropped, and only who granted it can take it back."""
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        await provision.install(session)
+        issued = (await provision.provision(session, desire(), None)).issued
+        role = await session.fetchval("select role from pgmq_bus.channel")
+        other = DesiredChannel.from_spec(
+            ChannelSpec.model_validate({"channel": "other"}), namespace="team", name="other", uid=Uid("other")
+        )
+        accomplice = (await provision.provision(session, other, None)).issued
+        holder = await use(owned, HeldCredential(accomplice.username, accomplice.password))
+        await holder.execute(statement.format(kept=f"{issued.username}, {role}"))
+
+        async with asyncio.timeout(20):
+            assert await provision.withdraw(session, "orders", Uid("uid"))
+        with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
+            await use(owned, HeldCredential(issued.username, issued.password))
+        again = (await provision.provision(session, desire(), None)).issued
+        client = await use(owned, HeldCredential(again.username, again.password))
+        assert await Peer.join(client, "orders")
+        async with asyncio.timeout(20):
+            assert isinstance(await provision.deprovision(session, "orders", Uid("uid"), "Delete"), actions.DropChannel)
+        with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
+            await use(owned, HeldCredential(again.username, again.password))
+        # Whatever is left of them is a member of nothing.
+        left = await session.fetchval(
+            "select count(*) from pg_auth_members where member::regrole::text in ($1, $2, $3)",
+            issued.username, again.username, role,
+        )  # fmt: skip
+        assert left == 0
+        client.terminate()
+        holder.terminate()
+
+
+async def test_who_locks_anothers_log_is_ended(make_administrator):
+    """PostgreSQL locks a sequence before it looks whether somebody may use it, to the end of his transaction."""
+    owned = await make_administrator()
+    async with connect(owned.admin) as session:
+        await provision.install(session)
+        await provision.provision(session, desire(), None)
+        other = DesiredChannel.from_spec(
+            ChannelSpec.model_validate({"channel": "other"}), namespace="team", name="other", uid=Uid("other")
+        )
+        issued = (await provision.provision(session, other, None)).issued
+        queue = await session.fetchval("select queue from pgmq_bus.channel where name = 'orders'")
+        members = "select count(*) from pg_auth_members where roleid = to_regrole($1)"
+        before = await session.fetchval(members, issued.username)
+        holder = await use(owned, HeldCredential(issued.username, issued.password))
+        await holder.execute(
+            f"begin; do $$ begin perform nextval(oid) from pg_class where relname = 'q_{queue}_msg_id_seq';"
+            " exception when insufficient_privilege then null; end $$"
+        )
+        assert (await provision.provision(session, desire(durability="Unlogged"), None)).channel.log_unlogged
+        await eventually(holder.is_closed)
+        assert await session.fetchval(members, issued.username) == before
+
+
 async def test_who_uses_a_replaced_credential_is_seen_without_superuser(make_administrator):
     """Where sessions come from is shown to members of their role only."""
     owned = await make_administrator()

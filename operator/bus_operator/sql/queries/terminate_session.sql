@@ -1,0 +1,2 @@
+-- Waits for it to end, at most five seconds.
+select pg_terminate_backend($1, 5000)
