@@ -33,6 +33,8 @@ class ObservedDatabase:
     installed_fingerprint: str | None = None
     actual_fingerprint: str | None = None
     bundled_pgmq_version: str | None = None
+    pgmq_belongs_to: str | None = None
+    """The role that the schema pgmq, or something in it, belongs to, if it is no administrator's."""
 
     @property
     def pgmq_version(self) -> str | None:

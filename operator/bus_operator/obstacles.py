@@ -23,6 +23,14 @@ def obstacles(observed: ObservedDatabase, schema_version: int) -> Iterator[SpecE
             " run REVOKE CREATE ON SCHEMA public FROM PUBLIC (and the same for pgmq)",
             reason="PublicSchemaWritable",
         )
+    if observed.pgmq_belongs_to is not None and not observed.schema_installed:
+        yield SpecError(
+            f"schema pgmq, or something in it, belongs to role {observed.pgmq_belongs_to}, who is no administrator and"
+            " could have the bus run what he put there: if you trust it, make it an administrator's (ALTER SCHEMA pgmq"
+            " OWNER TO ..., and so for what is in it); else run DROP SCHEMA pgmq CASCADE, and the operator installs its"
+            " own",
+            reason="PublicSchemaWritable",
+        )
     if observed.schema_version is not None and observed.schema_version > schema_version:
         yield SpecError(
             f"the database has schema version {observed.schema_version}, newer than this operator's {schema_version}:"

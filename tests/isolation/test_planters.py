@@ -16,6 +16,7 @@ from wire import Peer, payloads
 
 from bus_operator import catalog, drift_look, isolation, provision
 from bus_operator.database import connect
+from bus_operator.errors import SpecError
 from bus_operator.roles import IssuedCredential
 
 TRAP = "begin insert into planter.caught values (current_user, session_user, '{what}'); {result} end"
@@ -186,6 +187,68 @@ async def test_an_overload_in_public_is_told_of(field: Field):
     async with connect(field.database.admin) as operator:
         (found,) = await drift_look.look(operator)
     assert "function public.bus_leave(name,name): can be called in place of a function of the bus" in str(found)
+
+
+@pytest.fixture
+async def bare(server: postgres.Server) -> AsyncIterator[Field]:
+    """A database in which nothing is installed yet, and somebody may make schemas."""
+    name, password = f"planter_{secrets.token_hex(4)}", secrets.token_hex(8)
+    database = await postgres.create_database(server, "template0")
+    superuser = await server.connect(database.name)
+    await superuser.execute(f"create role {name} login password '{password}'")
+    await superuser.execute(f"grant create on database {database.name} to {name}")
+    planter = await asyncpg.connect(server.uri(database.name, name, password))
+    await planter.execute(
+        "create schema planter; grant usage on schema planter to public;"
+        " create table planter.caught (who text, login text, what text); grant insert on planter.caught to public"
+    )
+    try:
+        yield Field(database, planter, superuser)
+    finally:
+        planter.terminate()
+        await superuser.execute(f"drop owned by {name} cascade; drop role {name}")
+        superuser.terminate()
+        await postgres.drop_database(database)
+
+
+async def test_a_registry_that_was_planted_before_is_not_looked_into(bare: Field):
+    """Where the owner role is there already, of another database of the server."""
+    body = TRAP.format(what="installation", result="return 1;")
+    await bare.planter.execute(
+        f"create function planter.f() returns integer language plpgsql as $f$ {body} $f$; create schema pgmq_bus;"
+        " create view pgmq_bus.installation as select planter.f() as schema_version, null::text as functions_fingerprint,"
+        " null::text as pgmq_version; grant usage on schema pgmq_bus to public; grant all on pgmq_bus.installation to public"
+    )
+    assert await bare.superuser.fetchval("select to_regrole('pgmq_bus_owner') is not null")
+    async with connect(bare.database.admin) as operator:
+        assert await drift_look.look(operator) == []
+        with pytest.raises(asyncpg.DuplicateTableError):
+            await provision.install(operator)
+    assert await bare.caught() == set()
+    await bare.superuser.execute("drop schema pgmq_bus cascade")
+    async with connect(bare.database.admin) as operator:
+        await provision.keep(operator)
+    assert (await bare.database.create_channel("orders")).username
+    assert await bare.caught() == set()
+
+
+async def test_a_pgmq_that_was_planted_before_is_not_used(bare: Field):
+    """It would be run as the owner role by an administrator's session, which can become the administrator again."""
+    body = TRAP.format(what="create", result="")
+    await bare.planter.execute(
+        "create schema pgmq; grant usage on schema pgmq to public;"
+        " create table pgmq.meta (queue_name text, is_partitioned boolean, is_unlogged boolean, created_at timestamptz);"
+        f" create function pgmq.create(text) returns void language plpgsql as $f$ {body} $f$"
+    )
+    with pytest.raises(SpecError, match=r"belongs to role planter_.*DROP SCHEMA pgmq CASCADE") as caught:
+        async with connect(bare.database.admin) as operator:
+            await provision.keep(operator)
+    assert caught.value.reason == "PublicSchemaWritable"
+    await bare.superuser.execute("drop schema pgmq cascade")
+    async with connect(bare.database.admin) as operator:
+        await provision.keep(operator)
+    assert (await bare.database.create_channel("orders")).username
+    assert await bare.caught() == set()
 
 
 async def test_an_event_trigger_cannot_be_planted(field: Field):

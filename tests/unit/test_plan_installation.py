@@ -116,6 +116,14 @@ def test_what_only_a_person_can_change(observed, changes, reason, message):
     assert caught.value.reason == reason
 
 
+def test_a_pgmq_of_somebody_who_is_no_administrator():
+    """Where the bus is not installed yet: it would run what he put there. Later it is drift."""
+    with pytest.raises(SpecError, match="belongs to role app") as caught:
+        plan(EMPTY, pgmq_belongs_to="app")
+    assert caught.value.reason == "PublicSchemaWritable"
+    assert plan(CURRENT, pgmq_belongs_to="app") == []
+
+
 def test_the_oldest_server_that_is_supported():
     assert plan(EMPTY, server_version="15.0", server_version_num=150000)
 

@@ -15,9 +15,11 @@ select
     pg_catalog.to_regrole('pgmq_bus_client') is not null as client_role_exists,
     coalesce(pg_catalog.pg_has_role(current_user, pg_catalog.to_regrole('pgmq_bus_owner')::oid, 'USAGE'), false)
         as owns_as_owner_role,
+    -- One that neither is nor is in the owner role's is somebody else's: to read from it may be to run what he put there.
     exists (
         select from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
         where n.nspname = 'pgmq_bus' and c.relname = 'installation'
+            and pg_catalog.to_regrole('pgmq_bus_owner')::oid in (n.nspowner, c.relowner)
     ) as schema_installed,
     coalesce(
         pg_catalog.has_database_privilege(pg_catalog.to_regrole('pgmq_bus_client')::oid, current_database(), 'CONNECT'),
@@ -26,4 +28,20 @@ select
     exists (
         select from pg_catalog.pg_namespace as n, pg_catalog.aclexplode(n.nspacl) as a
         where n.nspname in ('public', 'pgmq') and a.grantee = 0 and a.privilege_type = 'CREATE'
-    ) as public_is_writable
+    ) as public_is_writable,
+    -- Whose PGMQ, or what is in its schema, is, if he is no administrator: the bus would run what he put there.
+    (
+        select min(r.rolname::text)
+        from pg_catalog.pg_namespace as n
+        cross join lateral (
+            select n.nspowner
+            union all
+            select p.proowner from pg_catalog.pg_proc as p where p.pronamespace = n.oid
+            union all
+            select c.relowner from pg_catalog.pg_class as c where c.relnamespace = n.oid
+        ) as o (owner)
+        join pg_catalog.pg_roles as r on r.oid = o.owner
+        where n.nspname = 'pgmq'
+            and not (r.rolsuper or r.rolcreaterole or r.rolname in (current_user, 'pgmq_bus_owner'))
+            and r.oid <> (select d.datdba from pg_catalog.pg_database as d where d.datname = current_database())
+    ) as pgmq_belongs_to
