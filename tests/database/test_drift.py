@@ -17,6 +17,7 @@ from bus_operator import drift_look, provision, sql
 from bus_operator.database import connect
 from bus_operator.drift import Repair
 from bus_operator.drift_look import ALL_FUNCTIONS
+from bus_operator.model import Uid
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,49 @@ async def test_what_is_somebody_elses_is_named_and_left(
         await superuser.execute(removal)
     async with tampered.database.session() as session:
         assert await drift_look.look(session) == []
+
+
+async def test_what_a_login_sets_for_itself_is_told_of_shortly(tampered: Tampered) -> None:
+    """It can be of any length, and the operator has little memory."""
+    session = await tampered.orders.connect()
+    await session.execute(
+        "do $$ begin execute format('alter role current_user set application_name = %L',"
+        " E'x\\nERROR forged' || repeat('y', 20000000)); end $$"
+    )
+    session.terminate()
+    async with tampered.database.session() as admin:
+        (found,) = await drift_look.look(admin)
+        assert len(found.problem) < 1000
+        assert "\n" not in found.problem
+        assert not (await provision.keep(admin))[2].remaining
+        assert await drift_look.look(admin) == []
+
+
+SHARED = [
+    "alter default privileges grant select on tables to {login}",
+    "set role pgmq_bus_client; alter default privileges grant usage on types to {role}",
+    "select lo_create(4711); grant select on large object 4711 to {login}",
+    "create temp table t (a int); grant select on t to {role}",
+    "create function pg_temp.f() returns void language sql as ''; grant execute on function pg_temp.f to {login}",
+]
+
+
+@pytest.mark.parametrize("statement", SHARED)
+async def test_what_a_client_shares_of_its_own_is_nobodys_drift(tampered: Tampered, statement: str) -> None:
+    """Else any client could have any BusDatabase say that somebody has to look."""
+    other = await tampered.database.create_channel("sharing")
+    session = await other.connect()
+    await session.execute(statement.format(**tampered.names))
+    async with tampered.database.session() as admin:
+        assert await drift_look.look(admin) == []
+        session.terminate()
+        await provision.deprovision(admin, "sharing", Uid("uid-sharing"), "Delete")
+        # What was made as the group stays.
+        await admin.execute(
+            "alter default privileges for role pgmq_bus_client revoke usage on types from {role}".format(
+                **tampered.names
+            )
+        )
 
 
 async def test_a_lost_login_is_left_to_the_channel(tampered: Tampered, superuser: asyncpg.Connection) -> None:

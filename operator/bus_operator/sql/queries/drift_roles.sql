@@ -85,7 +85,8 @@ select
     s.channel, s.object,
     format(
         'its session defaults%s are (%s) instead of (%s)', case when s.setdatabase <> 0 then ' in this database' end,
-        array_to_string(s.found, '; '), array_to_string(s.wanted, '; ')
+        -- A login can set its own to whatever it likes: of any length, and on several lines.
+        left(translate(array_to_string(s.found, '; '), E'\r\n', '  '), 500), array_to_string(s.wanted, '; ')
     ),
     case when s.kind = 'login' then 'settings' else 'statement' end,
     format('alter role %I%s reset all', s.role, case when s.setdatabase <> 0 then format(' in database %I', current_database()) end)

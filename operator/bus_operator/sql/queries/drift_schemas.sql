@@ -60,6 +60,17 @@ granted as (
             )
             else true
         end
+        -- What clients share of their own they may, and it takes nothing from anybody.
+        and coalesce(i.schema, '') !~ '^"?pg_temp'
+        and not exists (
+            select from pg_roles as w
+            where w.rolname ~ '^(bus_(channel|login)_[0-9a-f]{12}|pgmq_bus_client$)'
+                and w.oid = case d.classid
+                    when 'pg_largeobject'::regclass then
+                        (select o.lomowner from pg_largeobject_metadata as o where o.oid = d.objid)
+                    when 'pg_default_acl'::regclass then (select a.defaclrole from pg_default_acl as a where a.oid = d.objid)
+                end
+        )
 )
 select null as channel, 'schema ' || s.name as object, 'is missing' as problem, 'functions' as repair, null as statement
 from schemas as s
