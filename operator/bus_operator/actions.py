@@ -162,6 +162,16 @@ class CreateChannel:
 
 
 @dataclass(frozen=True)
+class SetAside:
+    """Give a younger BusChannel's channel another name: the older one has a claim to the name, not to the messages."""
+
+    channel: ObservedChannel
+
+    def __str__(self) -> str:
+        return f"set channel {self.channel.name!r} of BusChannel {self.channel.owner_reference} aside"
+
+
+@dataclass(frozen=True)
 class UpdateChannel:
     """Write the registry row: changed settings, or a new owner."""
 
@@ -291,6 +301,7 @@ class DropLogin:
 
 ChannelAction = (
     CreateChannel
+    | SetAside
     | UpdateChannel
     | RepairRole
     | RecreateLog

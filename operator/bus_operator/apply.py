@@ -18,6 +18,7 @@ from bus_operator.actions import (
     PublishLogin,
     RecreateLog,
     RepairRole,
+    SetAside,
     SetLogPersistence,
     UpdateChannel,
     UpdateLogin,
@@ -31,8 +32,8 @@ from bus_operator.roles import (
     as_owner,
     drop_login,
     drop_role,
-    execute,
     end_intruders,
+    execute,
     issue,
     overtaken,
     role_exists,
@@ -84,6 +85,8 @@ async def _perform(
     for action in actions:
         if isinstance(action, CreateChannel):
             target = await _create_channel(connection, action.desired)
+        elif isinstance(action, SetAside):
+            await _set_aside(connection, action.channel)
         elif target is None:
             raise ValueError(f"{action}: there is no channel")
         elif isinstance(action, IssueCredential):
@@ -101,7 +104,7 @@ async def _perform(
 def _revokes(action: ChannelAction, observed: ObservedChannel) -> bool:
     """Whether somebody who heard the channel must not any more: a login ends, or the channel gets another owner."""
     match action:
-        case DropLogin():
+        case DropLogin() | SetAside():
             return True
         case UpdateChannel(desired):
             return desired.owner_uid != observed.owner_uid
@@ -132,10 +135,10 @@ async def _change(connection: asyncpg.Connection, target: _Target, action: Chann
                 await create_queue(connection, queue, unlogged=unlogged)
                 await connection.execute(sql.query("resume_log"), queue)
         case SetLogPersistence(queue, unlogged):
+            await end_intruders(connection, queue, target.role)
             await _set_log_persistence(connection, target.id, queue, unlogged)
         case InstallChannelFunctions(_, in_place):
             await _install_functions(connection, target, in_place=in_place)
-            await end_intruders(connection, queue, target.role)
         case UpdateLogin(name, verifier, connection_limit):
             await connection.execute(render.login_attributes(name, verifier, connection_limit))
         case PublishLogin(name):
@@ -160,6 +163,15 @@ async def _create_channel(connection: asyncpg.Connection, desired: DesiredChanne
     target = _Target(int(channel_id), names.queue, names.role, desired.owner_uid)
     await _install_functions(connection, target, in_place=False)
     return target
+
+
+async def _set_aside(connection: asyncpg.Connection, channel: ObservedChannel) -> None:
+    for login in channel.logins:
+        await drop_login(connection, channel.role, login.role)
+    # No BusChannel can ask for such a name.
+    name = f"{channel.name[:150]}~{channel.id}"
+    if await connection.fetchval(sql.query("set_aside"), channel.id, channel.owner_uid, name) is None:
+        raise overtaken(f"channel {channel.name!r}")
 
 
 async def create_queue(connection: asyncpg.Connection, queue: str, *, unlogged: bool) -> None:
@@ -248,6 +260,7 @@ async def apply_deletion(connection: asyncpg.Connection, action: DeletionAction 
             await drop_login(connection, channel.role, login.role)
         if isinstance(action, DropChannel):
             await _drop_functions(connection, channel.queue)
+            await end_intruders(connection, channel.queue, channel.role)
             async with as_owner(connection):
                 # Not by pgmq.drop_queue, which waits for an advisory lock made of the queue's name:
                 # any login of the database can hold that.
@@ -259,4 +272,3 @@ async def apply_deletion(connection: asyncpg.Connection, action: DeletionAction 
                 await drop_role(connection, channel.role)
         else:
             await connection.execute(sql.query("release_channel"), channel.id)
-            await end_intruders(connection, channel.queue, channel.role)

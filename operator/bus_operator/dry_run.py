@@ -28,6 +28,7 @@ _VERIFIER = re.compile(r"SCRAM-SHA-256\$[^'\s]+")
 _ANSWERS: dict[str, Callable[[Sequence[Any]], Any]] = {
     sql.query("insert_channel"): lambda _: 0,
     sql.query("update_channel"): lambda arguments: arguments[0],
+    sql.query("set_aside"): lambda arguments: arguments[0],
 }
 """What the statements that change something and return something would return."""
 

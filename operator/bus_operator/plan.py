@@ -20,6 +20,7 @@ from bus_operator.actions import (
     RecreateLog,
     ReleaseChannel,
     RepairRole,
+    SetAside,
     SetLogPersistence,
     UpdateChannel,
 )
@@ -98,7 +99,7 @@ def plan_channel(
         desired: What the manifest wants.
         observed: What is there.
         held: What the binding holds.
-        yielding: Owners that give way: younger BusChannels that claimed the same wire name.
+        yielding: Owners that give way: younger BusChannels that claimed the same wire name. Their messages stay theirs.
         functions_digest: Digest of the templates of a channel's functions that this operator ships.
         rotation: When the credentials are replaced.
         binding_wanted: False leaves the credentials as they are.
@@ -106,8 +107,8 @@ def plan_channel(
     Raises:
         ChannelConflictError: When the wire name belongs to another BusChannel.
     """
+    credential = [IssueCredential(1, desired.login_connections, rotation.request)] if binding_wanted else []
     if observed is None:
-        credential = [IssueCredential(1, desired.login_connections, rotation.request)] if binding_wanted else []
         return [CreateChannel(desired), *credential]
     owned = observed.owner_uid == desired.owner_uid
     # The same reference under another UID: the BusChannel was deleted, its channel retained, and it was made anew.
@@ -118,6 +119,9 @@ def plan_channel(
         raise ChannelConflictError(
             f"channel {desired.name!r} {state} BusChannel {observed.owner_reference}: choose another spec.channel"
         )
+    if not owned and not returns:
+        # Or whoever had a claim to the name, and was not allowed before, would be given another namespace's messages.
+        return [SetAside(observed), CreateChannel(desired), *credential]
     actions: list[ChannelAction] = []
     if not observed.role_exists or not observed.role_is_client:
         actions.append(RepairRole(observed.role, create=not observed.role_exists))

@@ -87,6 +87,29 @@ async def test_a_name_belongs_to_one_buschannel(operator: Operator):
     assert (await operator.provision(desire("orders"), held(first))).actions == ()
 
 
+async def test_who_has_the_older_claim_gets_the_name_and_no_messages(operator: Operator):
+    """It may be another namespace's, which was not allowed to use the database when the channel was made."""
+    younger = await operator.provision(desire("orders", uid="uid-2", reference="other/orders"))
+    victim = await Peer.join(await operator.login(held(younger)), "orders", peer="worker")
+    await victim.publish("offer")
+    elder = await provision.provision(operator.session, desire("orders"), None, frozenset({Uid("uid-2")}))
+    assert elder.generation == 1
+    peer = await Peer.join(await operator.login(held(elder)), "orders", peer="worker")
+    assert not peer.joined["resumed"]
+    assert await peer.read(after=0) == []
+    await peer.publish("mine")
+    assert payloads(await peer.read(after=0)) == ["mine"]
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await operator.login(held(younger))
+    rows = await operator.session.fetch("select name, owner_uid, owner_reference from pgmq_bus.channel order by id")
+    names = [tuple(row) for row in rows]
+    assert names[1] == ("orders", "uid-1", "team/orders")
+    assert names[0][0].startswith("orders~")
+    assert names[0][1:] == (None, "other/orders")
+    for session in (victim.session, peer.session):
+        session.terminate()
+
+
 async def test_a_losing_duplicate_deprovisions_nothing(operator: Operator):
     first = await operator.provision(desire("orders"))
     for policy in ("Delete", "DeleteIfEmpty", "Retain"):

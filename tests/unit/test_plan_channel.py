@@ -18,6 +18,7 @@ from bus_operator.actions import (
     RecreateLog,
     ReleaseChannel,
     RepairRole,
+    SetAside,
     SetLogPersistence,
     UpdateChannel,
     UpdateLogin,
@@ -153,12 +154,12 @@ class TestWhoOwnsAName:
             DropLogin(login(2).role, 2),
         ]
 
-    def test_a_younger_claim_yields(self):
+    def test_a_younger_claim_yields_the_name_and_not_the_messages(self):
         elder = replace(WANTED, owner_uid=Uid("uid-0"), owner_reference="other/orders")
         assert plan_channel(elder, OBSERVED, None, frozenset({Uid("uid-1")})) == [
-            UpdateChannel(elder),
-            IssueCredential(2, 101),
-            DropLogin(login(1).role, 1),
+            SetAside(OBSERVED),
+            CreateChannel(elder),
+            IssueCredential(1, 101),
         ]
 
 
