@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bus_operator.errors import SpecError
-from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Injection, Uid, describe
+from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Injection, PodSelector, Uid, describe
 from bus_operator.status import find
 
 ROTATE_ANNOTATION = f"{GROUP}/rotate"
@@ -108,14 +108,15 @@ class Resource:
         """The spec of a BusChannel. Raises SpecError."""
         return _parsed(ChannelSpec, self)
 
-    def selects(self, labels: Mapping[str, str]) -> bool:
-        """Whether a BusChannel gives its binding to pods with these labels that do not ask."""
+    def pod_selector(self) -> PodSelector | None:
+        """To which pods that do not ask a BusChannel gives its binding.
+
+        None: to none, or it is a wrong one, which the BusChannel's own conditions tell.
+        """
         try:
-            # Parsed each time, which takes microseconds: thousands may have one, and few are looked at.
-            return Injection.model_validate(self.spec.get("injection")).pod_selector.matches(labels)
+            return Injection.model_validate(self.spec.get("injection")).pod_selector
         except ValidationError:
-            # None, or a wrong one, which the BusChannel's own conditions tell.
-            return False
+            return None
 
 
 def _compact(value: Any) -> Any:
@@ -147,8 +148,8 @@ class Inventory:
         self.channels: dict[Key, Resource] = {}
         self._claims: dict[str, dict[Key, None]] = {}
         """The keys of the BusChannels whose status names a wire name, by that name."""
-        self._selecting: dict[str, dict[Key, None]] = {}
-        """The keys of the BusChannels that select pods, by namespace."""
+        self._selecting: dict[str, dict[Key, tuple[PodSelector | None] | None]] = {}
+        """By namespace the BusChannels that select pods, with what they select by, once that was asked."""
         self.selection_changed = asyncio.Event()
         """Set whenever another namespace has BusChannels that select pods, or one has none any more."""
         self._removals: list[set[Uid]] = []
@@ -202,8 +203,17 @@ class Inventory:
 
     def selecting(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         """The names of the BusChannels that select a pod of this namespace with these labels, sorted."""
-        keys = sorted(self._selecting.get(namespace, ()))
-        return tuple(key[1] for key in keys if self.channels[key].selects(labels))
+        within = self._selecting.get(namespace, {})
+        return tuple(key[1] for key in sorted(within) if self._selects(within, key, labels))
+
+    def _selects(
+        self, within: dict[Key, tuple[PodSelector | None] | None], key: Key, labels: Mapping[str, str]
+    ) -> bool:
+        parsed = within[key]
+        if parsed is None:
+            # Once, not for each pod: somebody's hundreds of BusChannels must not hold up those of others.
+            parsed = within[key] = (self.channels[key].pod_selector(),)
+        return parsed[0] is not None and parsed[0].matches(labels)
 
     def _note_selection(self, channel: Resource, *, selects: bool) -> None:
         keys = self._selecting.get(channel.namespace)

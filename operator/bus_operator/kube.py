@@ -226,6 +226,8 @@ class Kube:
             async for page in pages:
                 for item in page["items"] or ():
                     yield item
+                    # A page comes at once: whoever looks at hundreds of pods leaves others a turn, above all the Lease.
+                    await asyncio.sleep(0)
 
     async def touch(self, resource: Resource) -> Resource | None:
         """Changes nothing but the canary's annotation; the resource as it then is, None when it is gone."""

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from bus_operator import inventory as inventory_module
 from bus_operator.errors import SpecError
 from bus_operator.inventory import Inventory, Resource
+from bus_operator.model import Injection
 
 
 def body(version: int | str = 5, *, kind: str = "BusChannel", name: str = "orders", **changes: Any) -> dict[str, Any]:
@@ -122,6 +124,29 @@ def test_what_selects_a_pod() -> None:
     assert inventory.selecting("depot", {"app": "web"}) == ()
     inventory.put(resource(6, name="orders", spec=ALL))
     assert inventory.selecting("shop", {}) == ("audit", "orders")
+
+
+def test_a_selector_is_parsed_once_and_not_for_each_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some hundreds, as large as they may be, with some hundreds of pods would take longer than a Lease lasts."""
+    parsed = []
+
+    class Counting(Injection):
+        @classmethod
+        def model_validate(cls, obj: Any, **_: Any) -> Any:
+            parsed.append(obj)
+            return Injection.model_validate(obj)
+
+    monkeypatch.setattr(inventory_module, "Injection", Counting)
+    inventory = Inventory()
+    for name in ("orders", "audit", "wrong"):
+        inventory.put(resource(name=name, spec=WEB if name != "wrong" else {"injection": {"podSelector": {}}}))
+    for number in range(100):
+        selecting = inventory.selecting("shop", {"app": "web", "pod": str(number)})
+        assert selecting == ("audit", "orders")
+    assert len(parsed) == 3
+    inventory.put(resource(6, name="orders", spec=ALL))
+    assert inventory.selecting("shop", {"app": "db"}) == ("orders",)
+    assert len(parsed) == 4
 
 
 @pytest.mark.parametrize("change", [{"spec": {}}, {"spec": WEB, "deletionTimestamp": "2026-05-04T03:02:01Z"}, None])
