@@ -59,6 +59,8 @@ class ChannelDeletion:
         self._wake = wake
         self._waited: set[Uid] = set()
         """Those that have waited for a probe of their database once: a server that comes and goes keeps nobody."""
+        self._letting_go: set[Uid] = set()
+        self._escaped: dict[Uid, Resource] = {}
 
     async def finalize(self, resource: Resource) -> None:
         """Does what the deletion policy says, or sees to it that it will be done; then lets the resource go."""
@@ -69,11 +71,30 @@ class ChannelDeletion:
         if (place := await self._whereabouts(resource)) is not None:
             wire_name, database = place
             await self._settle(resource, wire_name, database, policy)
-        await self._kube.set_finalizer(resource, present=False)
-        self._inventory.remove(resource)
+        self._letting_go.add(resource.uid)
+        try:
+            await self._kube.set_finalizer(resource, present=False)
+            self._inventory.remove(resource)
+        finally:
+            self._letting_go.discard(resource.uid)
         self._waited.discard(resource.uid)
         for rival in self._selection.rivals_of(resource, wire_name):
             self._wake(rival.kind, rival.key)
+
+    def went(self, resource: Resource) -> None:
+        """Takes one that is gone, and was there as far as was known: our doing, or somebody took our finalizer off."""
+        if resource.uid not in self._letting_go:
+            self._escaped[resource.uid] = resource
+
+    async def settle_escaped(self, key: Key) -> None:
+        """Ends the credentials of those with this key that went without us: nobody else would ever take them away."""
+        for resource in [item for item in self._escaped.values() if item.key == key]:
+            if (place := await self._whereabouts(resource)) is not None:
+                logger.info("%s: gone without having been let go: its logins are dropped, its messages stay", resource)
+                # Not what its policy says: it did not go in the way in which that is carried out.
+                await self._settle(resource, *place, "Retain")
+            self._escaped.pop(resource.uid, None)
+            self._waited.discard(resource.uid)
 
     async def _whereabouts(self, resource: Resource) -> tuple[str, Key] | None:
         """Wire name and database: as reported, else as specified, for what was made and not reported any more."""

@@ -103,6 +103,7 @@ class ChannelReconciler:
             TransientError: When it should be tried again soon.
             VerdictPendingError: When its database is probed first; the verdict wakes it.
         """
+        await self._deletion.settle_escaped(key)
         resource = self._inventory.channels.get(key)
         if resource is None or resource.deleting:
             self._ledger.forget(key)

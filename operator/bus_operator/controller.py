@@ -153,6 +153,9 @@ class Controller:
         """Takes a watch event; `event` is DELETED, ADDED, MODIFIED or None for what was there at the start."""
         resource = Resource.from_body(body)
         if event == "DELETED":
+            known = self.inventory.channels.get(resource.key)
+            if self._term is not None and known is not None and known.uid == resource.uid:
+                self._term.deletion.went(resource)
             self._remove(resource)
         else:
             self._put(resource)
@@ -227,6 +230,7 @@ class _Term:
         self._unseen = {Item("BusChannel", key) for key in inventory.channels}
         self._started = asyncio.get_running_loop().time()
         self.databases = self._reconciler.databases
+        self.deletion = self._reconciler.deletion
         self.deadlines = self._reconciler.deadlines
         self.binding_audit = BindingAudit(kube, inventory, interval=resync)
         self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}

@@ -87,7 +87,7 @@ class Reconciler:
         self.pending = PendingDeletions(
             kube, inventory, selection=selection, databases=self.databases, reporter=reporter, wake=wake
         )
-        deletion = ChannelDeletion(
+        self.deletion = deletion = ChannelDeletion(
             kube,
             inventory,
             selection=selection,

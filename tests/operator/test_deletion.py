@@ -1,8 +1,12 @@
 """Deleting BusChannels: what becomes of the messages."""
 
+import asyncio
+import signal
+
 import asyncpg
 import pytest
 from control_plane import wait_until
+from operator_process import Operator
 from operator_world import Namespace, Ref, World
 
 
@@ -94,6 +98,40 @@ async def test_the_loser_of_a_conflict_deletes_nothing(world: World, namespace: 
     loser.delete()
     loser.wait_gone()
     assert await created.channels() == ["the-name"]
+
+
+async def test_who_takes_the_finalizer_off_does_not_keep_the_credentials(
+    world: World, namespace: Namespace, operator: Operator
+) -> None:
+    """Nobody would ever take them away: there is no BusChannel any more whose namespace could be looked at."""
+    created = await world.postgres()
+    namespace.database(created.dsn)
+    channel = await namespace.channel_with_messages("Delete")
+    binding = namespace.secret("orders-bus") or {}
+    operator.signal(signal.SIGSTOP)
+    try:
+        world.kube.patch(channel.path, {"metadata": {"finalizers": None}})
+        channel.delete()
+        assert channel.get() is None
+    finally:
+        operator.signal(signal.SIGCONT)
+    async with asyncio.timeout(15):
+        while await logs_in(binding["uri"]):
+            await asyncio.sleep(0.05)
+    # What the policy says is for those that go in the right way.
+    assert await created.channels() == [f"{namespace.name}.orders"]
+    again = namespace.channel()
+    again.wait_ready()
+    assert await namespace.messages() == [1, 2, 3]
+
+
+async def logs_in(uri: str) -> bool:
+    try:
+        session = await asyncpg.connect(uri)
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+        return False
+    await session.close()
+    return True
 
 
 async def test_made_anew_at_once(world: World, namespace: Namespace) -> None:
