@@ -18,7 +18,7 @@ ALLOWED = "allowed"
 class Attempt:
     """One statement and its SQLSTATE, or ALLOWED and why that is harmless, or what it costs.
 
-    Names in braces: {token}, {queue} are the own channel's, {victim}, {victim_queue}, {victim_login}, {victim_role},
+    Names in braces: {login}, {token}, {queue} are the own channel's, {victim}, {victim_queue}, {victim_login}, {victim_role},
     {victim_name}, {message} the other's; {database} is where both are.
     """
 
@@ -120,6 +120,7 @@ SUBJECTS: dict[str, list[Attempt]] = {
         Attempt("select pg_catalog.set_config('session_authorization', 'postgres', false)"),
         Attempt("grant pgmq_bus_owner to current_user"),
         Attempt("grant {victim_role} to current_user"),
+        Attempt("grant {login} to {victim_login}"),
         Attempt("grant pg_read_all_data to current_user"),
         Attempt("alter role current_user superuser"),
         Attempt("alter role current_user createrole"),
@@ -130,6 +131,12 @@ SUBJECTS: dict[str, list[Attempt]] = {
         Attempt("create role mine"),
         Attempt("drop role {victim_login}"),
         Attempt("drop owned by pgmq_bus_owner"),
+        Attempt("set role pgmq_bus_client", ALLOWED, "the group of all channels' roles: it may what each login may"),
+        Attempt(
+            "drop owned by pgmq_bus_client",
+            ALLOWED,
+            "only warns: what it was granted is for who granted it to take back",
+        ),
         Attempt("reassign owned by pgmq_bus_owner to current_user"),
         Attempt("select pg_catalog.pg_terminate_backend({victim_pid})"),
         Attempt("select pg_catalog.pg_cancel_backend({victim_pid})"),
@@ -238,6 +245,16 @@ SUBJECTS: dict[str, list[Attempt]] = {
         ),
         Attempt("begin; lock table pg_catalog.pg_proc in access exclusive mode"),
         Attempt("begin; select from pg_catalog.pg_proc for share"),
+        Attempt(
+            "begin; do $$ begin perform pg_catalog.nextval(oid) from pg_catalog.pg_class where relname = 'q_bus_{victim}_msg_id_seq'; exception when insufficient_privilege then null; end $$",
+            ALLOWED,
+            "refused, but for a lock that the operator alone minds: it ends the session",
+        ),
+        Attempt(
+            "begin; select pg_catalog.pg_get_viewdef(oid) from pg_catalog.pg_class where relname = 'membership'",
+            ALLOWED,
+            "its text, which is public, and a lock that a migration waits for: see above",
+        ),
         Attempt("listen anything", ALLOWED, "wake names hold 122 random bits and change with the credentials"),
         Attempt("notify \"orders\", 'x'", ALLOWED, "wakes those that listen to it: nobody of the bus"),
         Attempt("select pg_catalog.pg_notify('x', pg_catalog.repeat('x', 8000))", "22023", "PostgreSQL's bound"),
@@ -250,6 +267,8 @@ SUBJECTS: dict[str, list[Attempt]] = {
             "begin; prepare transaction 'mine'", "55000", "max_prepared_transactions is 0, the default; else see above"
         ),
         Attempt("select pg_catalog.pg_export_snapshot()", ALLOWED, "of its own transaction"),
-        Attempt("select pg_catalog.lo_create(0)", ALLOWED, "storage; dropped with the login"),
+        Attempt(
+            "select pg_catalog.lo_create(0)", ALLOWED, "storage; dropped with the login, unless made as the group above"
+        ),
     ],
 }

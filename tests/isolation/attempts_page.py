@@ -9,7 +9,7 @@ BEGIN, END = "<!-- attempts: begin -->", "<!-- attempts: end -->"
 PLACEHOLDERS = {
     name: f"«{name}»"
     for name in (
-        "token", "queue", "victim", "victim_name", "victim_queue", "victim_login", "victim_role", "victim_pid",
+        "login", "token", "queue", "victim", "victim_name", "victim_queue", "victim_login", "victim_role", "victim_pid",
         "message", "database",
     )
 }  # fmt: skip

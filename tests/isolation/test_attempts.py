@@ -44,6 +44,7 @@ async def test_what_strangers_try(scene: Scene, superuser, databases, intruder, 
     login = own if intruder is scene.stranger else elsewhere
     victim = scene.victim_channel
     names = {
+        "login": login.username,
         "token": scene.own.joined["token"],
         "queue": scene.own.queue,
         "victim": scene.victim.joined["token"],
