@@ -235,6 +235,17 @@ def test_operator_pod_options(render: Render) -> None:
     assert account["metadata"]["annotations"] == {"example.org/role": "bus"}
 
 
+def test_an_image_by_its_digest(render: Render) -> None:
+    """In every pod of the chart's but the development PostgreSQL, and in those that bus_runtime is injected into."""
+    pinned = "example.org/bus@sha256:" + "0a" * 32
+    repository, _, digest = pinned.partition("@")
+    manifests = render(VARIANTS["all"] | {"image": {"repository": repository, "tag": "2.0", "digest": digest}})
+    images = [container["image"] for spec in pod_specs(manifests) for container in spec["containers"]]
+    # The operator, the hooks before an upgrade and after an uninstallation, and helm test.
+    assert sorted(images) == [*[pinned] * 4, "postgres:17"]
+    assert environment(manifests)["BUS_RUNTIME_IMAGE"] == pinned
+
+
 @every_variant
 def test_no_pod_of_the_chart_needs_the_webhook(render: Render, values: dict[str, Any]) -> None:
     """Whatever BusChannels select: the webhook is the operator's own."""

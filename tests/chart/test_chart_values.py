@@ -27,6 +27,8 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
         ({"image": {"repository": ""}}, "image.repository: String length must be greater than or equal to 1"),
         ({"image": {"repository": "a b"}}, "image.repository: Does not match pattern"),
         ({"image": {"tag": "1:2"}}, "image.tag: Does not match pattern"),
+        ({"image": {"digest": "a" * 64}}, "image.digest: Does not match pattern"),
+        ({"image": {"digest": "sha256:" + "a" * 63}}, "image.digest: Does not match pattern"),
         (
             {"image": {"pullPolicy": "Sometimes"}},
             "image.pullPolicy: image.pullPolicy must be one of the following",

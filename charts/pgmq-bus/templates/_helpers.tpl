@@ -38,7 +38,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The operator's image. */}}
 {{- define "pgmq-bus.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
 {{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
 {{- end }}
 
 {{/* Names shared by several templates. */}}
