@@ -15,6 +15,7 @@ OUTSIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "charts/pgmq-bus/README.md": "chart.md",
     "bench/results.md": "bench/results.md",
     "bench/operator.md": "bench/operator.md",

@@ -47,7 +47,7 @@ def unsupported(contents, name, version, abi, glibc):
     remedy = "Base the image on one of these (such as python:{}-slim)".format(contents["pythons"][-1])
     # For others, such as free-threaded ones, not all that it needs comes compiled.
     if abi.startswith(tuple(builds)):
-        remedy += ", or install it there: pip install pgmq-bus"
+        remedy += ", or install it there: pip install . in a checkout of pgmq-bus"
     return (
         "bus_runtime was injected into this container, and this Python cannot use it: it is {} {} ({}, {}), and what is"
         " injected is for CPython {} on {} with glibc {} or newer. {}, and leave out the annotation"

@@ -282,4 +282,4 @@ def test_without_a_server(project: Path) -> None:
         [BUSCTL, "dev", "--postgres", "empty"], cwd=project, capture_output=True, text=True, check=False, timeout=60
     )
     assert told.returncode == 1
-    assert "pip install 'pgmq-bus[dev]'" in told.stderr
+    assert "pip install '.[dev]'" in told.stderr

