@@ -20,5 +20,5 @@ def version() -> str:
 def _directory() -> Path:
     spec = find_spec("pgmq")
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("there is no package pgmq: pip install '.[operator]' in a checkout of pgmq-bus brings it")
+        raise ModuleNotFoundError("no package pgmq: pip install '.[operator]' in a checkout of pgmq-bus brings it")
     return Path(spec.submodule_search_locations[0]) / "sql"
