@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from hack.cluster.layout import DEFAULT_NAME, Layout
+from hack.cluster.providers import choose
+from hack.cluster.recipes import Recipe
 
 TIMEOUT = 90.0
 
@@ -31,10 +33,18 @@ class Cluster:
 
     kubeconfig: Path
 
+    @property
+    def program(self) -> str:
+        """kubectl, as installed or as the cluster brings it."""
+        return shutil.which("kubectl") or str(Layout.of(DEFAULT_NAME).kubectl)
+
+    def load(self, recipe: Recipe) -> str:
+        """Builds an image and puts it on the nodes; its full name."""
+        return choose(Layout.of(DEFAULT_NAME)).load(recipe)
+
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        program = shutil.which("kubectl") or str(Layout.of(DEFAULT_NAME).kubectl)
         done = subprocess.run(
-            [program, "--kubeconfig", str(self.kubeconfig), *arguments],
+            [self.program, "--kubeconfig", str(self.kubeconfig), *arguments],
             input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT + 30,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"

@@ -148,8 +148,8 @@ class Inventory:
         self.channels: dict[Key, Resource] = {}
         self._claims: dict[str, dict[Key, None]] = {}
         """The keys of the BusChannels whose status names a wire name, by that name."""
-        self._selecting: dict[str, dict[Key, tuple[PodSelector | None] | None]] = {}
-        """By namespace the BusChannels that select pods, with what they select by, once that was asked."""
+        self._selecting: dict[str, dict[Key, PodSelector | None]] = {}
+        """By namespace the BusChannels that select pods, with what they select by; None: nothing that can be used."""
         self.selection_changed = asyncio.Event()
         """Set whenever another namespace has BusChannels that select pods, or one has none any more."""
         self._removals: list[set[Uid]] = []
@@ -203,28 +203,22 @@ class Inventory:
 
     def selecting(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         """The names of the BusChannels that select a pod of this namespace with these labels, sorted."""
-        within = self._selecting.get(namespace, {})
-        return tuple(key[1] for key in sorted(within) if self._selects(within, key, labels))
-
-    def _selects(
-        self, within: dict[Key, tuple[PodSelector | None] | None], key: Key, labels: Mapping[str, str]
-    ) -> bool:
-        parsed = within[key]
-        if parsed is None:
-            # Once, not for each pod: somebody's hundreds of BusChannels must not hold up those of others.
-            parsed = within[key] = (self.channels[key].pod_selector(),)
-        return parsed[0] is not None and parsed[0].matches(labels)
+        selectors = self._selecting.get(namespace, {})
+        return tuple(
+            sorted(key[1] for key, selector in selectors.items() if selector is not None and selector.matches(labels))
+        )
 
     def _note_selection(self, channel: Resource, *, selects: bool) -> None:
-        keys = self._selecting.get(channel.namespace)
+        selectors = self._selecting.get(channel.namespace)
         if selects:
-            if keys is None:
-                keys = self._selecting[channel.namespace] = {}
+            if selectors is None:
+                selectors = self._selecting[channel.namespace] = {}
                 self.selection_changed.set()
-            keys[channel.key] = None
-        elif keys is not None:
-            keys.pop(channel.key, None)
-            if not keys:
+            # Parsed here, and not for each pod: somebody's hundreds of BusChannels must not hold up those of others.
+            selectors[channel.key] = channel.pod_selector()
+        elif selectors is not None:
+            selectors.pop(channel.key, None)
+            if not selectors:
                 del self._selecting[channel.namespace]
                 self.selection_changed.set()
 

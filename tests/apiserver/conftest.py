@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from control_plane import GROUP, VERSION, Manifest
-from kubernetes import client, config
+from kubernetes import aio, client, config
 from kubernetes.client.exceptions import ApiException
 
 from hack.cluster.layout import cache_directory
@@ -27,6 +27,13 @@ RULES_NOT_CHECKED = (
 def api(apiserver: Path) -> Iterator[client.ApiClient]:
     """A client of the API server, as its administrator."""
     with config.new_client_from_config(str(apiserver)) as api_client:
+        yield api_client
+
+
+@pytest.fixture(name="client")
+async def aio_client(apiserver: Path) -> AsyncIterator[aio.client.ApiClient]:
+    """Such a client as the operator has."""
+    async with await aio.config.new_client_from_config(config_file=str(apiserver)) as api_client:
         yield api_client
 
 

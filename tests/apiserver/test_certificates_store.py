@@ -4,12 +4,10 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.aio.client import AdmissionregistrationV1Api, ApiClient, ApiException, CoreV1Api
-from kubernetes.aio.config import new_client_from_config
 
 from bus_operator.certificate_store import KubernetesSecretStore, ensure_ca_bundle
 from bus_operator.certificates import plan_certificates
@@ -22,12 +20,6 @@ pytestmark = pytest.mark.cluster
 NAMESPACE = "default"
 SECRET = "certificates-store-test"
 CONFIGURATION = "certificates-store-test"
-
-
-@pytest.fixture
-async def client(apiserver: Path) -> AsyncIterator[ApiClient]:
-    async with await new_client_from_config(config_file=str(apiserver)) as client:
-        yield client
 
 
 @pytest.fixture

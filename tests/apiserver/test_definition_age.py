@@ -1,13 +1,11 @@
 """Whether definitions in a real API server are found to be older, and what is said then."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from control_plane import GROUP, KubeClient, Manifest
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.config import new_client_from_config
 
 from bus_operator import definition_age
 from bus_operator.definition_age import DefinitionAge
@@ -18,12 +16,6 @@ pytestmark = pytest.mark.cluster
 CHANNELS, DATABASES = f"buschannels.{GROUP}", f"busdatabases.{GROUP}"
 PATH = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CHANNELS}"
 REMEDY = "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -"
-
-
-@pytest.fixture
-async def client(apiserver: Path) -> AsyncIterator[ApiClient]:
-    async with await new_client_from_config(config_file=str(apiserver)) as client:
-        yield client
 
 
 @pytest.fixture

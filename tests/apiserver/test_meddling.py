@@ -1,14 +1,12 @@
 """What others do at the same moment as the operator: a Secret deleted, a namespace that is going away."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from control_plane import GROUP, VERSION, KubeClient, Manifest
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.config import new_client_from_config
 
 from bus_operator.binding_audit import BindingAudit
 from bus_operator.errors import SpecError, TransientError
@@ -19,12 +17,6 @@ from bus_operator.kube_api import KubeApi
 pytestmark = pytest.mark.cluster
 
 NAMESPACES = "/api/v1/namespaces"
-
-
-@pytest.fixture
-async def client(apiserver: Path) -> AsyncIterator[ApiClient]:
-    async with await new_client_from_config(config_file=str(apiserver)) as client:
-        yield client
 
 
 @pytest.fixture

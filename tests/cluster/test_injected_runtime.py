@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from demo_cluster import Cluster
 
-from hack.cluster.layout import DEFAULT_NAME, Layout
-from hack.cluster.providers import choose
 from hack.cluster.recipes import Recipe
 
 BARE = Path(__file__).parent / "python"
@@ -43,7 +41,7 @@ WHERE = "import bus_runtime; print(bus_runtime.__file__)"
 
 @pytest.fixture(scope="module")
 def bare_image(cluster: Cluster) -> str:
-    return choose(Layout.of(DEFAULT_NAME)).load(Recipe("pgmq-bus-test-python", BARE, BARE / "Dockerfile"))
+    return cluster.load(Recipe("pgmq-bus-test-python", BARE, BARE / "Dockerfile"))
 
 
 def container(image: str, name: str, *command: str, **extra: Any) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import pytest
 import yaml
 from demo_cluster import Cluster
 
-from hack.cluster.layout import DEFAULT_NAME, Layout
-from hack.cluster.providers import choose
 from hack.cluster.recipes import Recipe
 
 LOGGED = re.compile(r"\d{4}-\d\d-\d\d ")
@@ -19,7 +17,7 @@ LOGGED = re.compile(r"\d{4}-\d\d-\d\d ")
 @pytest.fixture(scope="module")
 def pipecat_image(cluster: Cluster) -> str:
     folder = pipecat_example.FOLDER
-    return choose(Layout.of(DEFAULT_NAME)).load(Recipe("pgmq-bus-pipecat", folder, folder / "Dockerfile"))
+    return cluster.load(Recipe("pgmq-bus-pipecat", folder, folder / "Dockerfile"))
 
 
 def manifests(image: str) -> list[dict[str, Any]]:

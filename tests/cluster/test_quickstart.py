@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ import pytest
 from demo_cluster import Cluster
 from snippets import Snippet, snippets
 
-from hack.cluster.layout import DEFAULT_NAME, Layout
-from hack.cluster.providers import choose
 from hack.cluster.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +28,7 @@ FOLLOW = "kubectl logs subscriber --follow"
 def programs(bare_cluster: Cluster, tmp_path: Path) -> dict[str, str]:
     """The environment of somebody who has kubectl and helm, and whose current context is the cluster."""
     (tmp_path / "bin").mkdir()
-    kubectl = shutil.which("kubectl") or str(Layout.of(DEFAULT_NAME).kubectl)
-    for program in (kubectl, str(Path(sys.executable).with_name("helm"))):
+    for program in (bare_cluster.program, str(Path(sys.executable).with_name("helm"))):
         (tmp_path / "bin" / Path(program).name).symlink_to(program)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     return {"PATH": path, "HOME": str(tmp_path), "KUBECONFIG": str(bare_cluster.kubeconfig)}
@@ -76,9 +72,8 @@ def followed() -> list[Snippet]:
 
 
 @pytest.mark.timeout(1800)
-def test_from_nothing_to_messages_and_back(checkout: Path, programs: dict[str, str]) -> None:
-    provider = choose(Layout.of(DEFAULT_NAME))
-    image, postgres = (provider.load(RECIPES[name]) for name in ("project", "postgres"))
+def test_from_nothing_to_messages_and_back(bare_cluster: Cluster, checkout: Path, programs: dict[str, str]) -> None:
+    image, postgres = (bare_cluster.load(RECIPES[name]) for name in ("project", "postgres"))
     repository, _, tag = image.rpartition(":")
     settings = f"--set-string image.repository={repository},image.tag={tag},devPostgres.image={postgres} "
 

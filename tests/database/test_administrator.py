@@ -83,9 +83,9 @@ async def no_trace(untouched: postgres.Server, superuser: asyncpg.Connection):
     assert await superuser.fetchval("select count(*) from pg_roles where rolname ~ '^(bus_|pgmq_bus_)'") == 0
 
 
-def desire(uid: str = "uid", **spec) -> DesiredChannel:
+def desire(uid: str = "uid", name: str = "orders", **spec) -> DesiredChannel:
     parsed = ChannelSpec.model_validate({"channel": "orders", **spec})
-    return DesiredChannel.from_spec(parsed, namespace="team", name="orders", uid=Uid(uid))
+    return DesiredChannel.from_spec(parsed, namespace="team", name=name, uid=Uid(uid))
 
 
 AT_ONCE = RotationRules(overlap=timedelta(0))
@@ -191,10 +191,7 @@ async def test_no_client_can_keep_another_credential_alive(make_administrator, s
         await provision.install(session)
         issued = (await provision.provision(session, desire(), None)).issued
         role = await session.fetchval("select role from pgmq_bus.channel")
-        other = DesiredChannel.from_spec(
-            ChannelSpec.model_validate({"channel": "other"}), namespace="team", name="other", uid=Uid("other")
-        )
-        accomplice = (await provision.provision(session, other, None)).issued
+        accomplice = (await provision.provision(session, desire("other", name="other", channel="other"), None)).issued
         holder = await use(owned, HeldCredential(accomplice.username, accomplice.password))
         await holder.execute(statement.format(kept=f"{issued.username}, {role}"))
 
@@ -225,10 +222,7 @@ async def test_who_locks_anothers_log_is_ended(make_administrator):
     async with connect(owned.admin) as session:
         await provision.install(session)
         await provision.provision(session, desire(), None)
-        other = DesiredChannel.from_spec(
-            ChannelSpec.model_validate({"channel": "other"}), namespace="team", name="other", uid=Uid("other")
-        )
-        issued = (await provision.provision(session, other, None)).issued
+        issued = (await provision.provision(session, desire("other", name="other", channel="other"), None)).issued
         queue = await session.fetchval("select queue from pgmq_bus.channel where name = 'orders'")
         members = "select count(*) from pg_auth_members where roleid = to_regrole($1)"
         before = await session.fetchval(members, issued.username)
