@@ -1,7 +1,8 @@
 """What becomes of a BusChannel that is being deleted: its channel dropped or retained, then the resource let go.
 
 Nothing holds the resource for long. What cannot be done at once is noted on the BusDatabase (`pending_deletions`);
-where there is no BusDatabase any more, the channel stays in the database as it is.
+where there is no BusDatabase any more, the channel stays in the database as it is. Only where the operator may not read
+the BusDatabase's namespace does the resource wait: whether there is one, and what is owed, could not be noted anywhere.
 """
 
 import asyncio
@@ -10,11 +11,20 @@ import logging
 from bus_operator import provision, shards
 from bus_operator.actions import DropChannel
 from bus_operator.breaker import SuspectError
+from bus_operator.channel_progress import Progress
 from bus_operator.database_access import UsableDatabase
 from bus_operator.database_reconciler import DatabaseReconciler
-from bus_operator.errors import AuthenticationFailedError, BusError, ConnectionFailedError, SpecError, TransientError
+from bus_operator.errors import (
+    AuthenticationFailedError,
+    BusError,
+    ConnectionFailedError,
+    NamespaceUnreadableError,
+    SpecError,
+    TransientError,
+)
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import FINALIZER, Kube
+from bus_operator.kube_objects import Refusal
 from bus_operator.model import Uid
 from bus_operator.pending_deletions import PendingDeletions
 from bus_operator.reporting import Reporter, Wake
@@ -68,9 +78,13 @@ class ChannelDeletion:
             return
         policy = str(resource.spec.get("deletionPolicy", "Retain"))
         wire_name = None
-        if (place := await self._whereabouts(resource)) is not None:
-            wire_name, database = place
-            await self._settle(resource, wire_name, database, policy)
+        try:
+            if (place := await self._whereabouts(resource)) is not None:
+                wire_name, database = place
+                await self._settle(resource, wire_name, database, policy)
+        except NamespaceUnreadableError as exc:
+            await self._reporter.report(resource, Progress().conditions(exc), {})
+            raise
         self._letting_go.add(resource.uid)
         try:
             await self._kube.set_finalizer(resource, present=False)
@@ -187,6 +201,12 @@ class ChannelDeletion:
                 raise SpecError("its BusDatabase is gone", reason="DatabaseNotFound")
             await self._pending.note(database, resource, wire_name, policy)
         except SpecError as exc:
+            if await self._is_unknown(key[0]):
+                raise NamespaceUnreadableError(
+                    f"deletionPolicy {policy} can be neither carried out on channel {wire_name!r} nor noted on"
+                    f" BusDatabase {'/'.join(key)}",
+                    key[0],
+                ) from exc
             logger.warning("%s: channel %r was left as it is: %s; %s", resource, wire_name, failure, exc)
             if policy != "Retain":
                 await self._reporter.tell(
@@ -204,3 +224,9 @@ class ChannelDeletion:
             message=f"deletionPolicy {policy} is carried out on channel {wire_name!r} when {database} can be used"
             f" again; until then the logins stay: {failure}",
         )
+
+    async def _is_unknown(self, namespace: str) -> bool:
+        """Whether a BusDatabase in this namespace may be there, for all that is known at this moment."""
+        if namespace in self._inventory.unread:
+            return True
+        return await self._kube.refusal(namespace) not in (None, Refusal.GONE)

@@ -19,6 +19,8 @@ from bus_operator.database_access import DatabaseState
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import PLURALS, Kube
+from bus_operator.kube_objects import Refusal
+from bus_operator.namespace_access import NamespaceAccess, unknown
 from bus_operator.reconcile import Reconciler
 from bus_operator.reporting import PENDING_DELETIONS
 from bus_operator.surveys import Surveys
@@ -90,6 +92,7 @@ class Controller:
         self.listed = asyncio.Event()
         """Set once everything was listed."""
         self._kube = kube
+        self._access = NamespaceAccess(kube, self.inventory, interval=resync)
         self._resync = resync
         self._workers = workers
         self._credential_unused = credential_unused
@@ -97,11 +100,11 @@ class Controller:
         self._term: _Term | None = None
 
     async def run(self) -> None:
-        """Lists everything, and again now and then, until it is cancelled."""
+        """Lists everything, and again now and then or when other namespaces may be read, until it is cancelled."""
         await self._look_until_seen()
         self.listed.set()
         while True:
-            await asyncio.sleep(LIST_INTERVAL)
+            await self._access.until_changed(LIST_INTERVAL)
             await self.look_at_all()
 
     async def lead(self) -> None:
@@ -132,21 +135,27 @@ class Controller:
             await asyncio.sleep(LIST_PAUSE)
 
     async def look_at_all(self) -> bool:
-        """Lists both kinds, and takes what is new and what is gone from there. Returns whether it could."""
+        """Lists both kinds, and takes what is new and what is gone from there. Returns whether it could.
+
+        Of what is in a namespace that may not be read, nothing is taken for gone.
+        """
         with self.inventory.removals() as gone:
             try:
-                listings = {kind: await self._kube.list_resources(kind) for kind in PLURALS}
+                refused = await self._access.look()
+                listings = {kind: await self._kube.list_resources(kind, without=refused) for kind in PLURALS}
             except (BusError, ApiException) as exc:
                 logger.warning("cannot list what is there: %s", exc)
                 return False
+        unread = unknown(refused)
         for kind, listing in listings.items():
             for resource in listing.resources:
                 if resource.uid not in gone:
                     self._put(resource)
             there = {resource.uid for resource in listing.resources}
             for resource in tuple(self.inventory.of(kind).values()):
-                if resource.uid not in there and listing.is_newer_than(resource):
+                if resource.uid not in there and resource.namespace not in unread and listing.is_newer_than(resource):
                     self._remove(resource)
+        self._access.listed(refused)
         return True
 
     def observe(self, event: str | None, body: Mapping[str, Any]) -> None:
@@ -177,6 +186,11 @@ class Controller:
     def pods_without_binding(self) -> int | None:
         """How many pods asked for a binding and have none; None while another replica leads."""
         return self._term.binding_audit.lacking if self._term is not None else None
+
+    @property
+    def refused_namespaces(self) -> Mapping[str, Refusal]:
+        """The namespaces that are to be served and may not be read, and why."""
+        return self._kube.refused
 
     def overdue_rotations(self) -> Iterator[tuple[Resource, float]]:
         """The BusChannels whose credentials should have changed, and since how many seconds."""

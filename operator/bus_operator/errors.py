@@ -37,6 +37,23 @@ class AuthenticationFailedError(TransientError):
     reason = "AuthenticationFailed"
 
 
+class NamespaceUnreadableError(TransientError):
+    """What depends on a namespace of the operator's list that it may not read at the moment: nothing is known of it.
+
+    Args:
+        subject: What cannot be decided.
+        namespace: The namespace, or several with commas.
+    """
+
+    reason = "NamespaceUnreadable"
+
+    def __init__(self, subject: str, namespace: str) -> None:
+        super().__init__(
+            f"{subject}: the operator may not read namespace {namespace}. Renew its Role there with helm upgrade, or"
+            " take the namespace off scope.namespaces"
+        )
+
+
 class SpecError(BusError):
     """Only a change by the user helps: of a manifest, a Secret, a grant."""
 

@@ -55,6 +55,9 @@ def of_operator(
     def outdated() -> Iterator[tuple[tuple[str], float]]:
         return (((name,), float(older)) for name, older in definitions.outdated.items())
 
+    def refused() -> Iterator[tuple[tuple[str, str], float]]:
+        return (((namespace, why.value), 1.0) for namespace, why in controller.refused_namespaces.items())
+
     return [
         Gauge("pgmq_bus_leader", "Whether this replica holds the Lease and reconciles.", (), leader),
         Gauge("pgmq_bus_watch_deaf", "Whether a watch delivers nothing any more.", (), deaf),
@@ -63,6 +66,12 @@ def of_operator(
             "Since when a watch has not been seen to deliver; without a namespace it covers all.",
             ("kind", "watched_namespace"),
             canary_age,
+        ),
+        Gauge(
+            "pgmq_bus_namespace_unreadable",
+            "1 for a namespace of scope.namespaces that the operator may not read: gone, terminating or forbidden.",
+            ("watched_namespace", "why"),
+            refused,
         ),
         Gauge("pgmq_bus_queue_depth", "Resources that wait for a worker.", ("lane",), queue_depth),
         Gauge("pgmq_bus_database_up", "Whether the administrator could log in last time.", ("database",), database_up),

@@ -146,6 +146,8 @@ class Inventory:
     def __init__(self) -> None:
         self.databases: dict[Key, Resource] = {}
         self.channels: dict[Key, Resource] = {}
+        self.unread: frozenset[str] = frozenset()
+        """The namespaces that may not be read: what is missing here may be there, and what is here may be gone."""
         self._claims: dict[str, dict[Key, None]] = {}
         """The keys of the BusChannels whose status names a wire name, by that name."""
         self._selecting: dict[str, dict[Key, PodSelector | None]] = {}

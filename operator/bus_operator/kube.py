@@ -6,8 +6,9 @@ metadata only.
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +18,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator.errors import SecretError, SpecError, TransientError
 from bus_operator.inventory import Key, Resource
 from bus_operator.kube_api import KubeApi, message_of, unless_missing
-from bus_operator.kube_objects import BindingVersion, Listing, Secret, Subject, owner_reference
+from bus_operator.kube_objects import BindingVersion, Listing, Refusal, Secret, Subject, owner_reference
 from bus_operator.model import GROUP, VERSION
 from bus_operator.pod_requests import LABEL as INJECT_LABEL
 from bus_operator.status import timestamp
@@ -52,6 +53,8 @@ class Kube:
     ) -> None:
         self._api = api
         self.namespaces = namespaces
+        self.refused: Mapping[str, Refusal] = {}
+        """Those of them that could not be read when it was tried last."""
         self._secrets_role = secrets_role
         self._service_account = service_account
 
@@ -68,13 +71,20 @@ class Kube:
         return namespace["metadata"].get("labels") or {}
 
     async def list_namespace_labels(self) -> tuple[str, dict[str, Mapping[str, str]]]:
-        """The resource version, and by name the labels of all namespaces that are watched."""
+        """The resource version, and by name the labels of all namespaces that are watched, and can be read."""
         if self.namespaces:
-            return "", {name: await self.namespace_labels(name) for name in self.namespaces}
+            read = {name: await self._labels_if_readable(name) for name in self.namespaces}
+            return "", {name: labels for name, labels in read.items() if labels is not None}
         with _translated("the list of namespaces"):
             listed = await self._api.get("/api/v1/namespaces", accept=METADATA_LIST)
         labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in listed["items"] or ()}
         return listed["metadata"]["resourceVersion"], labels
+
+    async def _labels_if_readable(self, name: str) -> dict[str, str] | None:
+        try:
+            return await self.namespace_labels(name)
+        except (SpecError, ApiException):
+            return None
 
     async def watch_namespace_labels(self, version: str) -> AsyncIterator[tuple[str, Mapping[str, str] | None]]:
         """Name and labels of each namespace that changes, None when it is gone; until the API server ends the watch.
@@ -108,14 +118,48 @@ class Kube:
             found = await unless_missing(self._api.get(_path(kind, key)))
         return Resource.from_body(found) if found is not None else None
 
-    async def list_resources(self, kind: str) -> Listing:
-        """All resources of a kind that are watched, read page by page.
+    async def try_namespaces(self) -> Mapping[str, Refusal]:
+        """Which of the namespaces that are watched may not be read, and why; none where the whole cluster is."""
+        refused = {name: await self.refusal(name) for name in self.namespaces}
+        self.refused = {name: why for name, why in refused.items() if why is not None}
+        return self.refused
+
+    async def refusal(self, namespace: str) -> Refusal | None:
+        """Why a namespace may not be read; None when it may, or is not one that is watched by its name."""
+        if namespace not in self.namespaces:
+            return None
+        with _translated(f"namespace {namespace}"):
+            try:
+                for plural in PLURALS.values():
+                    await self._api.get(f"{collection(plural, namespace)}?limit=1")
+            except ApiException as exc:
+                if exc.status != HTTPStatus.FORBIDDEN:
+                    raise
+                return await self._why_forbidden(namespace)
+        return None
+
+    async def _why_forbidden(self, namespace: str) -> Refusal:
+        """A Role goes with its namespace, so the API server forbids where there is nothing as well."""
+        try:
+            found = await unless_missing(self._api.get(f"/api/v1/namespaces/{namespace}"))
+        except ApiException as exc:
+            if exc.status != HTTPStatus.FORBIDDEN:
+                raise
+            return Refusal.FORBIDDEN
+        if found is None:
+            return Refusal.GONE
+        return Refusal.TERMINATING if "deletionTimestamp" in found["metadata"] else Refusal.FORBIDDEN
+
+    async def list_resources(self, kind: str, *, without: Container[str] = ()) -> Listing:
+        """All resources of a kind that are watched, read page by page, without those of some namespaces.
 
         Its version is that of the first page, which is the oldest where there are several namespaces.
         """
         version, resources = "", []
         with _translated(f"the list of {PLURALS[kind]}"):
             for namespace in self._scopes:
+                if namespace in without:
+                    continue
                 async for page in self._api.pages(collection(PLURALS[kind], namespace)):
                     version = version or page["metadata"]["resourceVersion"]
                     # The items of a list come without their kind.
@@ -208,6 +252,8 @@ class Kube:
     async def asking_pods(self) -> AsyncIterator[Mapping[str, Any]]:
         """The pods that ask for bindings: their metadata only, page by page, so that no more is ever held."""
         for namespace in self._scopes:
+            if namespace in self.refused:
+                continue
             async for pod in self._pods(namespace, f"{INJECT_LABEL}=true"):
                 yield pod
 

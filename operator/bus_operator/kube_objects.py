@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from bus_operator.errors import SecretError
@@ -71,6 +72,17 @@ class Listing:
     def is_newer_than(self, resource: Resource) -> bool:
         """Whether the resource would be listed if it were there."""
         return comes_before(resource.resource_version, self.resource_version)
+
+
+class Refusal(Enum):
+    """Why a namespace that the operator is to serve may not be read."""
+
+    GONE = "gone"
+    """There is no such namespace: nothing is in it."""
+    TERMINATING = "terminating"
+    """It is being deleted, and the operator's Role went first. What is in it is not known."""
+    FORBIDDEN = "forbidden"
+    """It may exist, and the operator's Role there does not. What is in it is not known."""
 
 
 class BindingVersion(NamedTuple):

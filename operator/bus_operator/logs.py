@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
@@ -28,11 +29,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+_RETRY = re.compile(r"Request attempt #(\d+) failed; will retry: ")
+
+_RETRIES_PER_LINE = 30
+"""Of a request that kopf repeats for ever, each two seconds: a line a minute."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for most of the lines in which kopf says once more that a watch cannot be had."""
+    found = _RETRY.match(record.msg) if record.name.startswith("kopf") and isinstance(record.msg, str) else None
+    return found is None or (int(found[1]) - 1) % _RETRIES_PER_LINE == 0
+
+
 def configure(level: str, log_format: str) -> None:
     """Sends everything to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    handler.addFilter(_is_news)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # One line for each watch event and probe is too much at INFO.
     for chatty in ("kopf", "aiohttp.access", "kubernetes"):

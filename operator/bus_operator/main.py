@@ -27,7 +27,7 @@ from bus_operator.channel_metrics import ChannelMetrics
 from bus_operator.controller import Controller
 from bus_operator.definition_age import DefinitionAge
 from bus_operator.election import Elector, FencedApi
-from bus_operator.errors import BusError, StartError
+from bus_operator.errors import BusError, NamespaceUnreadableError, StartError
 from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
@@ -207,9 +207,13 @@ class Operator:
         return resource.channel_spec().secret_name(channel) if resource is not None else None
 
     async def _selecting(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
-        """The BusChannels that select a pod, for the webhook."""
+        """The BusChannels that select a pod, for the webhook. Raises NamespaceUnreadableError."""
         await self._controller.listed.wait()
-        return self._controller.inventory.selecting(namespace, labels)
+        inventory = self._controller.inventory
+        selecting = inventory.selecting(namespace, labels)
+        if not selecting and namespace in inventory.unread:
+            raise NamespaceUnreadableError("what selects pods is not known", namespace)
+        return selecting
 
 
 def _runtime_image(settings: Settings) -> RuntimeImage | None:

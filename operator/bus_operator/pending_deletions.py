@@ -127,7 +127,7 @@ class PendingDeletions:
     async def carry_out(self, key: Key) -> None:
         """Does what is owed in one database, as far as it can be used. Raises TransientError: try again soon."""
         database = self._inventory.databases.get(key)
-        while database is not None and (pending := pending_of(database)):
+        while database is not None and (pending := self._due(database)):
             try:
                 usable = self._databases.usable(database, None)
             except (SpecError, VerdictPendingError):
@@ -143,6 +143,10 @@ class PendingDeletions:
             if not work.finished:
                 return
             database = self._inventory.databases.get(key)
+
+    def _due(self, database: Resource) -> list[PendingDeletion]:
+        """What is owed for BusChannels of which it is known whether they were made anew."""
+        return [owed for owed in pending_of(database) if owed.namespace not in self._inventory.unread]
 
     async def _look(self, usable: UsableDatabase, key: Key, work: "_Pass") -> None:
         """Looks for each channel in every shard; what is in none of them, or not its own, is done with."""

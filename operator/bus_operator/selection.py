@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from bus_operator.errors import ChannelConflictError, SpecError
+from bus_operator.errors import ChannelConflictError, NamespaceUnreadableError, SpecError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.model import ChannelSpec, Uid
 
@@ -33,6 +33,7 @@ class Selection:
 
         Raises:
             SpecError: DatabaseNotFound, NamespaceNotAllowed, NoDefaultDatabase or AmbiguousDefault.
+            NamespaceUnreadableError: It depends on what is in a namespace that may not be read.
         """
         if spec.database_ref is not None:
             named = spec.database_ref.namespace or channel.namespace, spec.database_ref.name
@@ -45,6 +46,8 @@ class Selection:
     async def _existing(self, channel: Resource, key: Key | None, remedy: str) -> Resource:
         found = self.existing(key) if key else None
         name = "/".join(key) if key else ""
+        if found is None and key is not None and key[0] in self._inventory.unread:
+            raise NamespaceUnreadableError(f"BusDatabase {name} may be there or not", key[0])
         if found is None:
             raise SpecError(f"there is no BusDatabase {name}: {remedy}", reason="DatabaseNotFound")
         if not await self._allowed(found, channel.namespace):
@@ -60,6 +63,9 @@ class Selection:
         own = [item for item in defaults if item.namespace == channel.namespace]
         others = [item for item in defaults if await self._allowed(item, channel.namespace)] if not own else []
         candidates = own or others
+        if not own and len(candidates) < 2 and (unread := self._inventory.unread):
+            # It is chosen once. Better late than in another database than everybody else's.
+            raise NamespaceUnreadableError("which BusDatabase is the default is not certain", ", ".join(sorted(unread)))
         if not candidates:
             raise SpecError(
                 f"no BusDatabase is the default for namespace {channel.namespace}: set spec.databaseRef, or"

@@ -67,7 +67,7 @@ class SelectionAudit:
 
     async def look(self) -> None:
         """Looks into the namespaces whose turn it is. Raises TransientError or SpecError."""
-        selecting = self._inventory.selecting_namespaces
+        selecting = self._inventory.selecting_namespaces - self._kube.refused.keys()
         for namespace in self._named.keys() - selecting:
             del self._named[namespace]
         for namespace in next_in_turn(selecting, self._last):

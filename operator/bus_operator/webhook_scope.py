@@ -61,6 +61,15 @@ def with_selected(webhooks: Sequence[Webhook], namespaces: Collection[str]) -> l
     return [*others, selected]
 
 
+def named_now(webhooks: Sequence[Webhook]) -> frozenset[str]:
+    """The namespaces that the second webhook of the configuration names, as `with_selected` wrote it."""
+    for webhook in webhooks:
+        expressions = (webhook.get("namespaceSelector") or {}).get("matchExpressions")
+        if webhook["name"] == SELECTED and expressions:
+            return frozenset(expressions[-1].get("values") or ())
+    return frozenset()
+
+
 class WebhookScope:
     """Keeps the second webhook.
 
@@ -111,7 +120,8 @@ class WebhookScope:
                 return False
             raise
         present = configuration.get("webhooks") or []
-        wanted = with_selected(present, namespaces)
+        # What cannot be read stays as it is.
+        wanted = with_selected(present, namespaces | (named_now(present) & self._inventory.unread))
         if wanted == present:
             return False
         # The version, since the whole list is written.

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from control_plane import Manifest, wait_until
@@ -61,8 +62,8 @@ async def test_what_is_deleted_while_the_list_is_on_its_way_does_not_come_back(
     database = namespace.database(None)
     listed = controller._kube.list_resources
 
-    async def list_and_delete(kind: str) -> Listing:
-        listing = await listed(kind)
+    async def list_and_delete(kind: str, **options: Any) -> Listing:
+        listing = await listed(kind, **options)
         if kind == "BusDatabase":
             body = database.get()
             database.delete()

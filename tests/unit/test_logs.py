@@ -74,6 +74,19 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.endswith("WARNING bus_operator.x: 3 channels")
 
 
+def test_what_kopf_tries_for_ever_is_said_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """As it tries to watch a namespace that is gone: each two seconds."""
+    logs.configure("INFO", "json")
+    for number in range(1, 62):
+        logging.getLogger("kopf._cogs.clients.watching").error(
+            f"Request attempt #{number} failed; will retry: GET https://server/apis -> APIForbiddenError('Forbidden')"
+        )
+        logging.getLogger("bus_operator.x").error("Request attempt #%d failed; will retry: ours", number)
+    lines = [json.loads(line)["msg"] for line in capsys.readouterr().err.splitlines()]
+    assert [line.split()[2] for line in lines if "Forbidden" in line] == ["#1", "#31", "#61"]
+    assert len(lines) == 61 + 3
+
+
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "ERROR"])
 def test_kopf_is_never_talkative(level: str) -> None:
     """At DEBUG it would log whole resources."""
