@@ -165,10 +165,12 @@ class LogLink:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         self._reader.stop()
-        await self._flow.stop()
-        _, unfinished = await asyncio.wait({self._reading}, timeout=seconds)
-        for task in unfinished:
-            task.cancel()
+        try:
+            await self._flow.stop()
+            await asyncio.wait({self._reading}, timeout=seconds)
+        finally:
+            # Also where the caller was cancelled: a call that hangs would outlive the bus.
+            self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         if not await self._reader.drain(deadline - loop.time()):
             logger.warning(
@@ -184,13 +186,18 @@ class LogLink:
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        await self._publisher.close(seconds)
-        # Also before leaving for good: the last one to leave lets the log be trimmed.
-        await self._by(deadline, self._reader.close(acknowledge=not self._refused))
-        self._reader = None
-        durable = self._session.options.peer is not None
-        queue = self._session.membership.queue
-        await self._by(deadline, self._backend.leave_channel(self._session.channel, queue, forget=not durable))
+        # Each step is made even where the one before is cancelled: what is left open would stay open.
+        try:
+            await self._publisher.close(seconds)
+        finally:
+            try:
+                # Also before leaving for good: the last one to leave lets the log be trimmed.
+                await self._by(deadline, self._reader.close(acknowledge=not self._refused))
+            finally:
+                self._reader = None
+                durable = self._session.options.peer is not None
+                queue = self._session.membership.queue
+                await self._by(deadline, self._backend.leave_channel(self._session.channel, queue, forget=not durable))
 
     async def _by(self, deadline: float, farewell: Coroutine[Any, Any, None]) -> None:
         """Take leave until then; what a server does at once has its time even where publishing took all of it."""

@@ -152,6 +152,9 @@ class PgmqBus(WorkerBus):
             self._over_log(backend, limits) if isinstance(backend, LogBackend) else self._over_queues(backend, limits)
         )
         self._link: Link | None = None
+        #: Held by `start` and `stop`, so that each finds the bus either started or stopped.
+        self._changing = asyncio.Lock()
+        self._joining: asyncio.Timeout | None = None
         self._stopping = False
         self._may_trace = tracing
         self._tracing: Tracing | None = None
@@ -181,19 +184,32 @@ class PgmqBus(WorkerBus):
     async def start(self) -> None:
         """Join the channel and begin to deliver; messages published from then on are received.
 
+        Does nothing on a running bus. Waits for a `start` or `stop` that is under way.
+
         Raises:
             BackendError: The server refused, or stayed out of reach for `join_timeout`. The bus is not running.
+            BusError: `stop` was called meanwhile. The bus is not running.
         """
-        if self._running:
-            return
+        async with self._changing:
+            if not self._running:
+                await self._start()
+
+    async def _start(self) -> None:
         self._tracing = self._find_tracing() if self._may_trace else None
-        await super().start()
         link = self._make_link()
+        # A scope that only `stop` ends: the caller's task is not ours to cancel.
+        self._joining = joining = asyncio.timeout(None)
         try:
-            await link.start()
-        except BaseException:
+            async with joining:
+                await super().start()
+                await link.start()
+        except BaseException as exc:
             await super().stop()
+            if isinstance(exc, TimeoutError) and joining.expired():
+                raise BusError(f"{self}: stop() was called before it had started", code=BUS_NOT_RUNNING) from None
             raise
+        finally:
+            self._joining = None
         self._link = link
 
     async def stop(self) -> None:
@@ -202,11 +218,22 @@ class PgmqBus(WorkerBus):
         Handlers get `stop_timeout` seconds, and then as long what waits to be sent. A durable peer does not leave: it
         acknowledges what is done and continues there after its next start. Called by a handler, this does not wait for
         handlers. Never raises because leaving failed. Returns at once when another call is stopping the bus already.
+        Ends a `start` that is under way, which raises then. Whoever cancels this waits for nothing more, but for a
+        moment so that the channel is left all the same.
         """
-        if self._link is None or self._stopping:
+        if self._stopping:
             return
-        link = self._link
+        joining, self._joining = self._joining, None
+        if joining is not None:
+            joining.reschedule(0)
+        async with self._changing:
+            if self._link is not None:
+                await self._stop(self._link)
+
+    async def _stop(self, link: Link) -> None:
         self._stopping = True
+        # For what waits to be sent, unless it is cancelled before.
+        seconds = 0.0
         try:
             within_handler = any(s.runs_current_task() for s in self._subscriptions.values())
             patience = 0.0 if within_handler else self._stop_timeout
@@ -215,13 +242,18 @@ class PgmqBus(WorkerBus):
             if self._acknowledge_on_dispatch and not within_handler:
                 # The link waits for what is not acknowledged; nobody will be handed again what is.
                 await self._finish_dispatched(deadline)
-            self._link = None
-            await super().stop()
-            for subscription in self._subscriptions.values():
-                subscription.clear()
-            await link.close(self._stop_timeout)
+            seconds = self._stop_timeout
         finally:
-            self._stopping = False
+            self._link = None
+            try:
+                await super().stop()
+            finally:
+                for subscription in self._subscriptions.values():
+                    subscription.clear()
+                try:
+                    await link.close(seconds)
+                finally:
+                    self._stopping = False
 
     async def _finish_dispatched(self, deadline: float) -> None:
         if not await self._flow.drain(deadline - asyncio.get_running_loop().time()):

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bus_runtime.backend import LogBackend, Membership
@@ -96,21 +97,27 @@ class Publisher:
     async def close(self, seconds: float) -> None:
         """Send what is waiting, for at most `seconds`; the rest fails."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._quiet.wait()
-        except TimeoutError:
-            # First what waits, so that nothing goes on with it.
-            stopped = "the bus was stopped before the message could be published"
-            _fail(self._waiting, PublishError(stopped, code=BUS_NOT_RUNNING))
-            self._waiting.clear()
-            if self._leading is not None:
-                self._leading.reschedule(0)
-            if self._flusher is not None:
-                self._flusher.cancel()
-                await asyncio.gather(self._flusher, return_exceptions=True)
-                # One that had not begun does not say so itself.
-                self._quiet.set()
-            await self._quiet.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._quiet.wait()
+        finally:
+            # Also where the caller was cancelled: nobody waits for what would go on.
+            if not self._quiet.is_set():
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        # First what waits, so that nothing goes on with it.
+        stopped = "the bus was stopped before the message could be published"
+        _fail(self._waiting, PublishError(stopped, code=BUS_NOT_RUNNING))
+        self._waiting.clear()
+        if self._leading is not None:
+            self._leading.reschedule(0)
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.gather(self._flusher, return_exceptions=True)
+            # One that had not begun does not say so itself.
+            self._quiet.set()
+        await self._quiet.wait()
 
     async def _lead(self) -> None:
         """Make the call for a message that found nothing under way; a task goes on with what gathers meanwhile."""

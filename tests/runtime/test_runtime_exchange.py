@@ -15,6 +15,7 @@ from recorder import Recorder, alarm, eventually, note
 
 from bus_runtime import (
     AccessDeniedError,
+    BusError,
     BusJobRequestMessage,
     BusMessage,
     BusWorkerRegistryMessage,
@@ -234,6 +235,19 @@ async def test_a_bus_that_could_not_start_keeps_no_session(make_bus: Any, databa
     bus = await make_bus(start=False, peer="x" * 201)
     with pytest.raises(RejectedError, match="a peer name has 1 to 200 characters"):
         await bus.start()
+    assert await settles_to(database, "usename like 'bus_login_%'", 0)
+
+
+async def test_a_bus_that_is_stopped_while_it_joins_keeps_no_session(make_bus: Any, database: Database) -> None:
+    bus = await make_bus(start=False)
+    async with database.session() as session, session.transaction():
+        await session.execute("select from pgmq_bus.channel for update")
+        starting = asyncio.create_task(bus.start())
+        assert await settles_to(database, "usename like 'bus_login_%' and state = 'active'", 1)
+        await asyncio.wait_for(bus.stop(), 5)
+        with pytest.raises(BusError, match="was called before it had started"):
+            await starting
+    assert bus.stats().state == "stopped"
     assert await settles_to(database, "usename like 'bus_login_%'", 0)
 
 
