@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bus_runtime.dispatch import PASSED_ON
 from bus_runtime.errors import PeerRefusedError, SerializationError
 from bus_runtime.flow import Budget
 
@@ -106,7 +107,9 @@ class Teller:
                 if task is not None and task.cancelling():
                     raise
                 self._failed("on_undecodable")  # it awaited something that was cancelled
-            except Exception:  # the application's code, as in dispatch.py
+            except PASSED_ON:
+                raise
+            except BaseException:  # the application's code, as in dispatch.py
                 self._failed("on_undecodable")
         budget.release(len(payload))
         handled()
@@ -130,7 +133,9 @@ class Teller:
             return None
         try:
             return callback(*args)
-        except Exception:  # the application's code, as in dispatch.py
+        except PASSED_ON:
+            raise
+        except BaseException:  # the application's code, as in dispatch.py
             self._failed(getattr(callback, "__name__", "a callback"))
             return None
 

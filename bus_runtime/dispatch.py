@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 #: Handlers that never wait would keep the event loop to themselves; after this many the data task yields.
 _YIELD_EVERY = 32
 
+#: What the application's code raises to end the program or a coroutine: passed on. Whatever else it raises is a failure
+#: of its own, also what is no `Exception`, as a panic in an extension written in Rust.
+PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
 
 #: What a subscriber of that name handles a message in.
 Around = Callable[[str], AbstractContextManager[None]]
@@ -221,7 +225,9 @@ class Subscription:
     def _accepts(self, message: BusMessage) -> bool:
         try:
             return self.subscriber.accepts_bus_message(message)
-        except Exception:  # the application's code: its failure must not end delivery
+        except PASSED_ON:
+            raise
+        except BaseException:  # the application's code: its failure must not end delivery
             self._failed(message)
             return False
 
@@ -241,7 +247,9 @@ class Subscription:
                 if task is not None and task.cancelling():
                     raise
                 self._failed(message)  # the handler awaited something that was cancelled
-            except Exception:  # the application's code: its failure must not end delivery
+            except PASSED_ON:
+                raise
+            except BaseException:  # the application's code: its failure must not end delivery
                 self._failed(message)
         if delivery in self._handling:
             self._handling.discard(delivery)

@@ -16,7 +16,7 @@ from bus_runtime.binding import find_binding
 from bus_runtime.bus import WorkerBus
 from bus_runtime.callbacks import Callbacks, OnLagging, OnLost, OnRedelivered, OnRefused, OnUndecodable, Teller
 from bus_runtime.direct import DirectPgmqBackend
-from bus_runtime.dispatch import Around, Subscription
+from bus_runtime.dispatch import PASSED_ON, Around, Subscription
 from bus_runtime.errors import (
     BUS_NOT_RUNNING,
     BusError,
@@ -380,10 +380,10 @@ class PgmqBus(WorkerBus):
     def _decode(self, payload: bytes) -> BusMessage:
         try:
             message = self._serializer.deserialize(payload)
-        except SerializationError:
+        except (SerializationError, *PASSED_ON):
             raise
         # A serializer of the application may raise anything; one message must not end the reader.
-        except Exception as exc:
+        except BaseException as exc:
             raise SerializationError(f"{type(exc).__name__}: {exc}") from exc
         if message is None or isinstance(message, BusLocalMessage):
             raise SerializationError("local messages are not accepted from other processes")

@@ -173,6 +173,8 @@ class LogReader:
                         continue
                 limit = min(self._batch.limit, self._flow.room)
                 records = await self._call(limit)
+                before = self._position
+                self._hand_over(records)
             except AccessDeniedError as exc:
                 self._session.require_place()
                 # The first refusal may only mean that this connection's login was rotated away: the backend
@@ -181,7 +183,7 @@ class LogReader:
                 refusals = 2 if isinstance(exc, PeerRefusedError) else refusals + 1
                 if refusals > 1:
                     await self._pause(exc)
-            # Whatever a backend raises, a reader that gave up would silently stop receiving for ever.
+            # Whatever a backend raises or answers, a reader that gave up would silently stop receiving for ever.
             except Exception as exc:
                 await self._pause(exc)
             else:
@@ -189,8 +191,6 @@ class LogReader:
                 self._backoff.reset()
                 if self._outage.recovered():
                     self._counters.reconnects += 1
-                before = self._position
-                self._hand_over(records)
                 full = len(records) >= limit
                 self._lookout.found(before, self._position, everything=not full and self._flow.is_open)
                 if limit:

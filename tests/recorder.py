@@ -31,6 +31,10 @@ def alarm(number: int, source: str = "test") -> Alarm:
     return Alarm(number, source=source)
 
 
+class Panic(BaseException):
+    """As an extension written in Rust raises it: no `Exception`."""
+
+
 class Recorder(BusSubscriber):
     """Keeps what it is handed; `handler` runs before a message counts as handled."""
 

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from recorder import Note, Recorder, alarm, eventually, note
+from recorder import Note, Panic, Recorder, alarm, eventually, note
 
 from bus_runtime import (
     AccessDeniedError,
@@ -306,9 +306,12 @@ async def test_undecodable_messages_are_set_aside_and_reading_goes_on(
     await bus.stop()
 
 
-async def test_a_callback_that_fails_does_not_hold_the_reader_up(broker: InMemoryBroker) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, Panic])
+async def test_a_callback_that_fails_does_not_hold_the_reader_up(
+    broker: InMemoryBroker, error: type[BaseException]
+) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("no")
+        raise error("no")
 
     bus = make_bus(broker, on_undecodable=fail)
     await bus.start()
@@ -327,16 +330,18 @@ async def test_any_failure_of_a_serializer_is_one_bad_message(broker: InMemoryBr
                 return None
             if b"crash" in data:
                 raise KeyError("strange")
+            if b"panic" in data:
+                raise Panic
             return super().deserialize(data)
 
     bus = make_bus(broker, serializer=Strange())
     recorder = Recorder()
     await bus.subscribe(recorder)
     await bus.start()
-    await publish_raw(broker, {"nothing": 1}, {"crash": 1})
+    await publish_raw(broker, {"nothing": 1}, {"crash": 1}, {"panic": 1})
     await bus.send(note(1))
     await eventually(lambda: recorder.numbers == [1])
-    assert bus.stats().undecodable == 2
+    assert bus.stats().undecodable == 3
     await bus.stop()
 
 
@@ -360,9 +365,12 @@ async def test_lost_messages_are_counted_and_reported(broker: InMemoryBroker, ca
     await bus.stop()
 
 
-async def test_on_lost_may_fail(broker: InMemoryBroker) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+async def test_on_lost_may_fail(broker: InMemoryBroker, error: type[BaseException]) -> None:
+    """Also by asking a task that was cancelled for its result."""
+
     def fail(_: int) -> None:
-        raise RuntimeError("no")
+        raise error("no")
 
     bus = make_bus(broker, on_lost=fail)
     channel = broker.channel("orders")

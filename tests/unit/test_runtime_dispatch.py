@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
-from recorder import Alarm, Note, Recorder, alarm, eventually, note
+from recorder import Alarm, Note, Panic, Recorder, alarm, eventually, note
 
 from bus_runtime import (
     AsyncQueueBus,
@@ -152,6 +152,20 @@ async def test_a_handler_that_awaits_something_cancelled_does_not_end_delivery(b
     assert bus._handler_errors == 1
 
 
+async def test_a_panic_of_an_extension_does_not_end_delivery(bus: AsyncQueueBus) -> None:
+    async def handle(message: BusMessage) -> None:
+        if getattr(message, "number", None) == 0:
+            raise Panic
+
+    recorder = Recorder(handler=handle)
+    await bus.subscribe(recorder)
+    for number in range(2):
+        await bus.send(note(number))
+        await bus.send(alarm(number))
+    await eventually(lambda: recorder.numbers == [1, 1])
+    assert bus._handler_errors == 2
+
+
 async def test_a_slow_subscriber_delays_nobody_else(bus: AsyncQueueBus) -> None:
     never = asyncio.Event()
 
@@ -202,11 +216,12 @@ async def test_acceptance_is_asked_again_when_a_message_had_to_wait(bus: AsyncQu
     assert picky.numbers == [1, 3]
 
 
-async def test_a_failing_filter_is_an_error_of_that_message(bus: AsyncQueueBus) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, Panic, asyncio.CancelledError])
+async def test_a_failing_filter_is_an_error_of_that_message(bus: AsyncQueueBus, error: type[BaseException]) -> None:
     class Broken(Recorder):
         def accepts_bus_message(self, message: BusMessage) -> bool:
             if message.source == "bad":
-                raise RuntimeError("no idea")
+                raise error("no idea")
             return True
 
     broken = Broken()

@@ -260,6 +260,15 @@ async def test_an_outage_is_logged_once_per_kind_and_nothing_is_lost_or_repeated
     await polling.stop()
 
 
+async def test_an_answer_that_is_none_does_not_end_reading(polling: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    await polling.start()
+    polling.backend.answers = [None]  # type: ignore[list-item]
+    await eventually(lambda: "TypeError" in caplog.text)
+    await polling.publish()
+    await eventually(lambda: polling.received == [1])
+    await polling.stop()
+
+
 async def test_an_answer_that_got_lost_is_asked_for_again(polling: Harness) -> None:
     await polling.start()
 
