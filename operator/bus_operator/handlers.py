@@ -14,6 +14,10 @@ RECONNECT = 2.0
 """Seconds between attempts to watch an API server that does not serve, for ever. kopf's own come later and later, up to
 21 s after the server is back; and when they have failed for 54 s they end, and the process with them."""
 
+PAGE = 20
+"""Objects of a list that kopf reads at a time, however large they are. Users may write 1.5 MB into each, and to read a
+page takes several times its size."""
+
 CONNECT_TIMEOUT = 5.0
 """Seconds until an address that does not answer is tried again; kopf waits five minutes."""
 
@@ -39,7 +43,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.scanning.disabled = True
     # Memory, at thousands of resources: a list comes page by page, and the worker that kopf gives to each of them for
     # an event ends at once, for all that it does is to wake.
-    chosen.watching.chunk_size = 500
+    chosen.watching.chunk_size = PAGE
     chosen.queueing.worker_limit = 100
     chosen.queueing.idle_timeout = 0.1
     chosen.watching.server_timeout = 300

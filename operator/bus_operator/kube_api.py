@@ -35,6 +35,10 @@ before it knows who may do what, and refuses everybody."""
 PAGE = 500
 """Objects of a list that are read at a time: a megabyte or two, held for a moment."""
 
+PAGE_BYTES = 8 * 1024 * 1024
+"""Bytes of a page beyond which fewer objects are asked for. Users may write more than a megabyte into the metadata of
+each, and to read a page takes several times its size."""
+
 AT_ONCE = 16
 """Requests of one `KubeApi` that are made at once, watches not counted. More would wait in the API server, each with a
 connection of its own, whose buffers take a third of a megabyte here."""
@@ -81,13 +85,22 @@ class KubeApi:
 
         Raises ApiException with the status 410 when it took so long that the API server has forgotten how it went on.
         """
-        query = {"limit": str(PAGE)}
+        limit = PAGE
+        query: dict[str, str] = {}
         if label_selector is not None:
             query["labelSelector"] = label_selector
         if field_selector is not None:
             query["fieldSelector"] = field_selector
         while True:
-            page = await self.get(f"{path}?{urlencode(query)}", accept=accept)
+            query["limit"] = str(limit)
+            text = await self._page(f"{path}?{urlencode(query)}", accept, most=PAGE_BYTES if limit > 1 else None)
+            if text is None:
+                limit = max(1, limit // 4)
+                continue
+            if len(text) < PAGE_BYTES // 4:
+                limit = min(PAGE, limit * 2)
+            page = json.loads(text)
+            del text
             yield page
             following = page["metadata"].get("continue")
             if not following:
@@ -147,6 +160,19 @@ class KubeApi:
         parsed: dict[str, Any] = json.loads(text)
         return parsed
 
+    async def _page(self, url: str, accept: str, *, most: int | None) -> bytearray | None:
+        """The JSON of a part of a list; None if it has more than `most` bytes."""
+        text = bytearray()
+        async with self._room:
+            response = await self._send("GET", url, None, JSON, accept=accept, seconds=TIMEOUT)
+            async for part in response.response.content.iter_any():
+                text += part
+                if most is not None and len(text) > most:
+                    response.response.close()
+                    return None
+        self._require_success(response.status, response.reason, text)
+        return text
+
     async def _send(
         self, method: str, path: str, body: Any, content_type: str, *, seconds: float, accept: str = JSON
     ) -> Any:
@@ -171,7 +197,7 @@ class KubeApi:
             self._away_at = asyncio.get_running_loop().time()
             raise
 
-    def _require_success(self, status: int, reason: str, text: bytes) -> None:
+    def _require_success(self, status: int, reason: str, text: bytes | bytearray) -> None:
         if 200 <= status < 300:
             return
         now = asyncio.get_running_loop().time()

@@ -10,3 +10,8 @@ def test_watches_are_tried_again_soon_and_for_ever() -> None:
     pauses = list(islice(handlers.settings().networking.error_backoffs, 10_000))
     assert len(pauses) == 10_000
     assert max(pauses) <= 2
+
+
+def test_a_page_of_the_largest_objects_fits_into_the_memory() -> None:
+    """The API server takes 1.5 MB in each; a page is read as bytes and as text, and parsed."""
+    assert handlers.settings().watching.chunk_size * 1.5 * 3 <= 100

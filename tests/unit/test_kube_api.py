@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import aiohttp
 import pytest
-from kubernetes.aio.client import ApiClient, ApiException
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from postgres import free_port
 from virtual_time import run
 
 from bus_operator.kube import Kube
-from bus_operator.kube_api import UNSETTLED, KubeApi
+from bus_operator.kube_api import PAGE_BYTES, UNSETTLED, KubeApi
 
 
 @dataclass
@@ -34,6 +38,20 @@ class Server:
 
     async def read(self) -> bytes:
         return self.body
+
+    @property
+    def response(self) -> "Server":
+        return self
+
+    @property
+    def content(self) -> "Server":
+        return self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+    def close(self) -> None:
+        pass
 
 
 async def status_of(api: KubeApi) -> int | None:
@@ -78,3 +96,61 @@ async def test_whoever_looks_at_many_pods_leaves_others_a_turn() -> None:
     finally:
         task.cancel()
     assert turns >= 200
+
+
+class Lists:
+    """An API server in little: lists objects of these sizes, as many at a time as it is asked for."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.answers: list[int] = []
+        self.sent = 0
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        first, limit = int(request.query.get("continue", 0)), int(request.query["limit"])
+        page = self.sizes[first : first + limit]
+        after = first + len(page)
+        metadata = {"continue": str(after)} if after < len(self.sizes) else {}
+        items = [
+            {"metadata": {"name": str(first + number), "annotations": {"a": "x" * size}}}
+            for number, size in enumerate(page)
+        ]
+        body = json.dumps({"metadata": metadata, "items": items}).encode()
+        self.answers.append(len(body))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            for begin in range(0, len(body), 65536):
+                await response.write(body[begin : begin + 65536])
+                self.sent += min(65536, len(body) - begin)
+        return response
+
+
+async def test_what_users_write_into_their_metadata_does_not_fill_the_memory() -> None:
+    """One of them can make hundreds of objects of a megabyte, and the operator is everybody's."""
+    lists = Lists([1000] * 700 + [300_000] * 100 + [1000] * 700)
+    app = web.Application()
+    app.router.add_get("/things", lists.list)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port := free_port())
+    await site.start()
+    async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as client:
+        names, largest = [], 0
+        async for page in KubeApi(client).pages("/things"):
+            names += [int(item["metadata"]["name"]) for item in page["items"]]
+            largest = max(largest, len(json.dumps(page)))
+    await runner.cleanup()
+    assert names == list(range(1500)), "each once, in order"
+    assert largest <= PAGE_BYTES
+    # What is too large is not read to its end, and pages grow again afterwards.
+    assert lists.sent < 3 * sum(lists.sizes)
+    assert len(lists.answers) < 60
+
+
+async def test_an_object_that_is_larger_than_a_page() -> None:
+    page = json.dumps({"metadata": {}, "items": [{"a": "x" * PAGE_BYTES}]}).encode()
+    server = Server(body=page)
+    pages = [page async for page in KubeApi(cast(ApiClient, server)).pages("/things")]
+    assert [len(page["items"]) for page in pages] == [1]
+    assert server.asked[-1].endswith("limit=1")
