@@ -6,6 +6,7 @@ Its typed models are left out: importing those of the core API takes two seconds
 import asyncio
 import json
 import math
+import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
@@ -26,7 +27,10 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 TIMEOUT = 30.0
-"""Seconds for a request that is no watch."""
+"""Seconds for a request, or for a watch to begin."""
+
+DEATH = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+"""On a watch's connection nothing may be sent for minutes: it breaks 30 s after the other end's last sign of life."""
 
 UNSETTLED = 10.0
 """Seconds after the API server was away for which its refusals count as an outage too: one that has just started serves
@@ -141,6 +145,7 @@ class KubeApi:
         try:
             text = b"" if response.status < 300 else await response.read()
             self._require_success(response.status, response.reason, text)
+            _notice_death(response.response)
             with self._noticing_absence():
                 async for line in response.response.content:
                     yield json.loads(line)
@@ -183,7 +188,8 @@ class KubeApi:
         status = None
         try:
             with self._noticing_absence():
-                response = await self.client.call_api(*request, _request_timeout=seconds)
+                async with asyncio.timeout(TIMEOUT):
+                    response = await self.client.call_api(*request, _request_timeout=seconds)
             status = response.status
         finally:
             tallies.requested(method, status)
@@ -206,6 +212,20 @@ class KubeApi:
         elif status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and now < self._away_at + UNSETTLED:
             status, reason = HTTPStatus.SERVICE_UNAVAILABLE, f"{reason} by a server that was away a moment ago"
         raise ApiException(status=status, reason=reason, body=text.decode(errors="replace"))
+
+
+def _notice_death(response: aiohttp.ClientResponse) -> None:
+    """Have the system break the response's connection when the other end's machine is gone, or what led to it."""
+    transport = response.connection.transport if response.connection is not None else None
+    found = transport.get_extra_info("socket") if transport is not None else None
+    if found is None:
+        # Ended already.
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Not every system has them all: it then takes longer.
+    for name, value in DEATH:
+        if hasattr(socket, name):
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def unless_missing(request: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:

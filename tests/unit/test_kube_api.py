@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from postgres import free_port
 from virtual_time import run
 
+from bus_operator import kube_api
 from bus_operator.kube import Kube
 from bus_operator.kube_api import PAGE_BYTES, UNSETTLED, KubeApi
 
@@ -126,21 +129,31 @@ class Lists:
         return response
 
 
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[KubeApi]:
+    """A client of an API server that answers with this."""
+    app = web.Application()
+    app.router.add_get("/things", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as client:
+            yield KubeApi(client)
+    finally:
+        await runner.cleanup()
+
+
 async def test_what_users_write_into_their_metadata_does_not_fill_the_memory() -> None:
     """One of them can make hundreds of objects of a megabyte, and the operator is everybody's."""
     lists = Lists([1000] * 700 + [300_000] * 100 + [1000] * 700)
-    app = web.Application()
-    app.router.add_get("/things", lists.list)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port := free_port())
-    await site.start()
-    async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as client:
-        names, largest = [], 0
-        async for page in KubeApi(client).pages("/things"):
+    names: list[int] = []
+    largest = 0
+    async with served(lists.list) as api:
+        async for page in api.pages("/things"):
             names += [int(item["metadata"]["name"]) for item in page["items"]]
             largest = max(largest, len(json.dumps(page)))
-    await runner.cleanup()
     assert names == list(range(1500)), "each once, in order"
     assert largest <= PAGE_BYTES
     # What is too large is not read to its end, and pages grow again afterwards.
@@ -154,3 +167,48 @@ async def test_an_object_that_is_larger_than_a_page() -> None:
     pages = [page async for page in KubeApi(cast(ApiClient, server)).pages("/things")]
     assert [len(page["items"]) for page in pages] == [1]
     assert server.asked[-1].endswith("limit=1")
+
+
+async def test_the_death_of_the_other_machine_ends_a_watch_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does kopf's, and not after the minutes for which it was asked: nothing may be sent in all that time."""
+    over = asyncio.Event()
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED"}\n')
+        await over.wait()
+        return response
+
+    async with served(watch) as api:
+        sent, send = [], api._send
+
+        async def record(*arguments: Any, **options: Any) -> Any:
+            sent.append(await send(*arguments, **options))
+            return sent[-1]
+
+        monkeypatch.setattr(api, "_send", record)
+        async for event in api.watch("/things", seconds=600):
+            assert event == {"type": "ADDED"}
+            found = sent[0].response.connection.transport.get_extra_info("socket")
+            assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle, interval, count = (
+                found.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle + interval * count <= 70
+            over.set()
+
+
+async def test_a_watch_that_gets_no_answer_is_given_up_as_any_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube_api, "TIMEOUT", 0.2)
+
+    async def never(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with served(never) as api:
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(api.watch("/things", seconds=600)), 20)
+        assert time.monotonic() - begun < 20
