@@ -239,6 +239,11 @@ def create_database_for(name: str, owner: str) -> str:
     return f"CREATE DATABASE {identifier(name)} OWNER {identifier(owner)}"
 
 
+def give_database(name: str, owner: str) -> str:
+    """What its owner or a superuser may run so that a database becomes an administrator's."""
+    return f"ALTER DATABASE {identifier(name)} OWNER TO {identifier(owner)}"
+
+
 def allow_create_database(role: str) -> str:
     """What a superuser may run so that an administrator can create databases."""
     return f"ALTER ROLE {identifier(role)} CREATEDB"

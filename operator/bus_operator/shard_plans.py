@@ -11,6 +11,7 @@ from bus_operator import catalog, dry_run, naming, render, sql
 from bus_operator.database import AdminConnection, connect_to_read
 from bus_operator.dry_run import DryRun, Statement
 from bus_operator.errors import BusError
+from bus_operator.shards import not_ours
 
 Failable = DryRun | BusError
 
@@ -86,10 +87,12 @@ async def of_server(admin: AdminConnection, count: int) -> AsyncIterator[ShardPl
         present = await catalog.shards(first, admin.endpoint.database)
         plans = [ShardPlan(0, admin, await dry_run.installation_of(first), first, await _count(first))]
         for index in sorted({*range(1, count), *(index for index, own in present.items() if own)}):
-            if index in present:
+            shard = admin.for_database(naming.shard_database(admin.endpoint.database, index))
+            if present.get(index):
                 plans.append(await of_shard(index))
+            elif index in present:
+                plans.append(ShardPlan(index, shard, not_ours(index, shard), None))
             else:
-                shard = admin.for_database(naming.shard_database(admin.endpoint.database, index))
                 plans.append(ShardPlan(index, shard, await _creation(first, shard), None))
         yield ShardPlans(plans, first)
 

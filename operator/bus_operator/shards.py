@@ -95,15 +95,16 @@ async def install(
     for index in sorted({*range(1, count), *(index for index, own in present.items() if own)}):
         name = naming.shard_database(admin.endpoint.database, index)
         shard = Shard(index, admin.for_database(name), takes_channels=index < count)
-        exists = index in present
         try:
-            if not exists:
+            if index not in present:
                 await _create_database(connection, shard)
-                exists = True
+                present = await catalog.shards(connection, admin.endpoint.database)
+            if not present.get(index):
+                raise not_ours(shard.index, shard.admin)
             installed = await _install(shard, connect)
         except BusError as exc:
             failure = failure or exc
-            unseen = unseen or exists
+            unseen = unseen or index in present
             continue
         if installed is not None:
             usable.append(shard)
@@ -149,6 +150,16 @@ async def _create_database(connection: asyncpg.Connection, shard: Shard) -> None
             f" or {render.create_database_for(name, shard.admin.username)};",
             reason="ShardMissing",
         ) from exc
+
+
+def not_ours(index: int, admin: AdminConnection) -> SpecError:
+    """Why a database that has a shard's name is not used: its owner could drop it, with all that is in it."""
+    name = admin.endpoint.database
+    return SpecError(
+        f"shard {index} would be the database {name}, which is there and not {admin.username}'s: if it is to be the"
+        f" shard run {render.give_database(name, admin.username)}; else drop it or give it another name",
+        reason="ShardMissing",
+    )
 
 
 async def find(shards: Shards, channel: str, last: int | None = None, connect: Connect = connect) -> Shard | None:

@@ -1,6 +1,7 @@
 """One BusDatabase over several databases of a server: made, filled evenly, and no channel ever in two of them."""
 
 import asyncio
+import secrets
 from collections import Counter
 from dataclasses import replace
 
@@ -173,6 +174,46 @@ async def test_a_database_that_only_has_such_a_name_is_left_alone(admin: AdminCo
     assert (len(report.shards.usable), report.failure, report.shards.unseen) == (1, None, False)
     async with connect(admin.for_database(f"{admin.endpoint.database}_bus_7")) as session:
         assert await session.fetchval("select to_regnamespace('pgmq_bus')") is None
+
+
+@pytest.fixture
+async def planted(admin: AdminConnection):
+    """What somebody made who may create databases, and knows what the first shard would be called."""
+    name, role = f"{admin.endpoint.database}_bus_1", f"planter_{secrets.token_hex(4)}"
+    async with connect(admin) as session:
+        await session.execute(f"create role {role} createdb")
+        await session.execute(f"create database {name} owner {role} template template0")
+    planted = admin.for_database(name)
+    async with connect(planted) as session:
+        await session.execute(f"create schema pgmq_bus authorization {role}")
+    yield planted
+    async with connect(admin) as session:
+        await session.execute(f"drop database {name} with (force)")
+        await session.execute(f"drop role {role}")
+
+
+async def test_what_somebody_planted_holds_up_nobody(admin: AdminConnection, planted: AdminConnection):
+    """Also where the administrator is a superuser, who could use it."""
+    report = await install(admin, 1)
+    assert (len(report.shards.usable), report.failure, report.shards.unseen) == (1, None, False)
+    assert await make(report.shards, "orders") == 0
+
+
+async def test_what_somebody_planted_is_no_shard(admin: AdminConnection, planted: AdminConnection):
+    """He could drop it, with the messages in it."""
+    async with connect(planted) as session:
+        await session.execute("drop schema pgmq_bus")
+    report = await install(admin, 2)
+    assert [shard.index for shard in report.shards.usable] == [0]
+    assert report.failure is not None
+    assert report.failure.reason == "ShardMissing"
+    command = f'ALTER DATABASE "{planted.endpoint.database}" OWNER TO "{admin.username}"'
+    assert command in str(report.failure)
+    async with connect(planted) as session:
+        assert await session.fetchval("select to_regnamespace('pgmq_bus')") is None
+        await session.execute(command)
+    report = await install(admin, 2)
+    assert [shard.index for shard in report.shards.usable] == [0, 1]
 
 
 async def test_a_shard_that_cannot_be_used_stops_only_what_it_may_hold(admin: AdminConnection):
