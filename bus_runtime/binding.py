@@ -23,7 +23,7 @@ ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
 BINDING_TYPE = "pgmqbus"
 
 #: What is read of a binding, each of at most so many bytes: a Secret has no more.
-_ENTRIES = ("type", "channel", "uri", "config.json", "generation")
+_ENTRIES = ("type", "channel", "uri", "config.json", "generation", "ca.crt")
 _MAX_FILE_BYTES = 1024 * 1024
 
 #: How often to begin again when the files change while they are read.
@@ -71,6 +71,7 @@ class Binding:
         reader: The channel's reader settings.
         generation: Grows with each rotation of the credentials; None when not stated.
         stamp: Tells these files from those that replace them.
+        authority: Certificates in PEM by which the server's is judged; None: those that libpq's variables name.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Binding:
     reader: ReaderDefaults = ReaderDefaults()
     generation: str | None = None
     stamp: Stamp | None = field(default=None, repr=False, compare=False)
+    authority: str | None = field(default=None, repr=False)
 
     @property
     def is_current(self) -> bool:
@@ -179,6 +181,7 @@ def read_binding(directory: Path) -> Binding:
         reader=_reader(files.get("config.json"), directory),
         generation=_printable(files, "generation", directory),
         stamp=stamp,
+        authority=files.get("ca.crt"),
     )
 
 
@@ -259,7 +262,7 @@ def _read_consistently(directory: Path) -> tuple[dict[str, str], Stamp]:
     for _ in range(_ATTEMPTS):
         try:
             before = _stamp(directory)
-            # Of what else is in it only the names: a Secret may hold a certificate besides.
+            # Of what else is in it only the names: a Secret may hold a key store besides.
             files = {path.name: "" for path in directory.iterdir() if path.is_file()}
             files |= {name: text for name in _ENTRIES if (text := _text(directory / name)) is not None}
             if before == _stamp(directory):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -32,6 +33,7 @@ from bus_runtime.driver import (
 )
 from bus_runtime.errors import BackendError, BindingError, ConnectionLostError
 from bus_runtime.keeper import CONNECT_TIMEOUT, STATEMENT_TIMEOUT, Keeper, Kept
+from bus_runtime.tls import context_of
 
 logger = logging.getLogger(__name__)
 
@@ -287,6 +289,12 @@ class Database:
         return connection
 
 
+_NO_AUTHORITY = (
+    "; or nobody says which authority the server's certificate must be from: spec.caSecretRef of the BusDatabase does,"
+    " or PGSSLROOTCERT"
+)
+
+
 async def _open(binding: Binding) -> asyncpg.Connection:
     # The driver alone would not heed a port in the query of a URI that has a host before.
     place = {} if binding.server is None else dict(zip(("host", "port"), binding.server, strict=True))
@@ -294,15 +302,20 @@ async def _open(binding: Binding) -> asyncpg.Connection:
         connection = await asyncpg.connect(
             binding.uri,
             **place,
+            ssl=context_of(binding),
             timeout=CONNECT_TIMEOUT,
             # Every role of the server can see this name in pg_stat_activity: it tells nothing about the channel.
             server_settings={"application_name": f"bus_runtime/{__version__} g{binding.generation}"},
         )
+    except ssl.SSLCertVerificationError:
+        # A ValueError as well.
+        raise
     except ValueError:
+        unverifiable = not binding.authority and "sslmode=verify-" in binding.uri
         # Without what the driver says: it may quote a part of the password.
         raise BindingError(
             f"the uri of binding {binding.name!r} cannot be used: its host or port is none, or a character such as"
-            " / : @ # in the password is not percent-encoded"
+            f" / : @ # in the password is not percent-encoded{_NO_AUTHORITY if unverifiable else ''}"
         ) from None
     notice_death(connection)
     return connection

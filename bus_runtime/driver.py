@@ -8,6 +8,7 @@ means that it was rolled back; only a connection that breaks in between leaves t
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from bus_runtime.errors import (
     CONNECTIONS_EXHAUSTED,
     DATABASE_READ_ONLY,
     POOLER_IN_TRANSACTION_MODE,
+    SERVER_CERTIFICATE_REFUSED,
     AccessDeniedError,
     AuthenticationError,
     BackendError,
@@ -115,15 +117,8 @@ def connect_error(exc: BaseException, binding: Binding | None = None) -> Unavail
     if isinstance(exc, BusError):
         return UnavailableError(exc.message, code=exc.code)
     where = "the pool's server" if binding is None else binding.address
-    if isinstance(exc, AllBusyError):
-        return UnavailableError(
-            f"all connections to {where} are busy with statements that take long", code=CONNECTIONS_BUSY
-        )
     if not isinstance(exc, asyncpg.PostgresError):
-        return UnavailableError(
-            f"{where} cannot be reached: {str(exc) or 'it does not answer'}. Is the server up, and does a NetworkPolicy"
-            " let it be reached?"
-        )
+        return _not_reached(exc, where)
     state = exc.sqlstate or ""
     if state.startswith(_AUTHENTICATION_CLASS) or state == INSUFFICIENT_PRIVILEGE:
         which = "pool" if binding is None else "binding"
@@ -137,6 +132,23 @@ def connect_error(exc: BaseException, binding: Binding | None = None) -> Unavail
             code=CONNECTIONS_EXHAUSTED,
         )
     return UnavailableError(f"{where}: {_words(exc)}", sqlstate=state)
+
+
+def _not_reached(exc: BaseException, where: str) -> UnavailableError:
+    if isinstance(exc, AllBusyError):
+        return UnavailableError(
+            f"all connections to {where} are busy with statements that take long", code=CONNECTIONS_BUSY
+        )
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return UnavailableError(
+            f"{where} shows a certificate that is not trusted: {exc.verify_message.rstrip('.')}. Compare its issuer"
+            " with the authority in ca.crt of the binding, or in PGSSLROOTCERT, and the address with its names",
+            code=SERVER_CERTIFICATE_REFUSED,
+        )
+    return UnavailableError(
+        f"{where} cannot be reached: {str(exc) or 'it does not answer'}. Is the server up, and does a NetworkPolicy"
+        " let it be reached?"
+    )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ CONNECTIONS_EXHAUSTED = "ConnectionsExhausted"
 DATABASE_READ_ONLY = "DatabaseReadOnly"
 MESSAGE_TOO_LARGE = "MessageTooLarge"
 POOLER_IN_TRANSACTION_MODE = "PoolerInTransactionMode"
+SERVER_CERTIFICATE_REFUSED = "ServerCertificateRefused"
 TOO_MANY_PEERS = "TooManyPeers"
 
 

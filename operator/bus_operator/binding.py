@@ -10,6 +10,8 @@ from bus_operator.roles import IssuedCredential
 
 TYPE = "pgmqbus"
 PROVIDER = "pgmq-bus"
+AUTHORITY = "ca.crt"
+"""The entry with the certificates by which the server's is judged; only where the BusDatabase has some."""
 
 
 def config(spec: ChannelSpec) -> str:
@@ -38,7 +40,7 @@ def binding_data(endpoint: Endpoint, channel: str, spec: ChannelSpec, credential
         "channel": channel,
         "config.json": config(spec),
         "generation": str(credential.generation),
-    }
+    } | ({} if endpoint.authority is None else {AUTHORITY: endpoint.authority})
 
 
 def held_credential(data: Mapping[str, str] | None) -> HeldCredential | None:
@@ -48,6 +50,6 @@ def held_credential(data: Mapping[str, str] | None) -> HeldCredential | None:
     return HeldCredential(data["username"], data["password"])
 
 
-def is_current(present: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
-    """Whether a binding holds what it should; what else is in it is nobody's business."""
+def is_current(present: Mapping[str, str] | None, wanted: Mapping[str, str | None]) -> bool:
+    """Whether a binding holds what it should, and nothing under the keys of None; all else is nobody's business."""
     return present is not None and all(present.get(key) == value for key, value in wanted.items())

@@ -7,7 +7,9 @@ _FIXED = ("type", "provider", "channel")
 """Entries that no change of a manifest or a credential explains."""
 
 
-def changes_by_hand(name: str, present: Mapping[str, str] | None, wanted: Mapping[str, str], *, reissued: bool) -> str:
+def changes_by_hand(
+    name: str, present: Mapping[str, str] | None, wanted: Mapping[str, str | None], *, reissued: bool
+) -> str:
     """In words; empty when nothing was, or when it cannot be told from a change by the operator itself.
 
     Args:
@@ -28,7 +30,7 @@ def changes_by_hand(name: str, present: Mapping[str, str] | None, wanted: Mappin
     return f"{what} of Secret {name} {'was' if len(edited) == 1 else 'were'} changed by hand"
 
 
-def _in_uri(present: Mapping[str, str], wanted: Mapping[str, str], entry: str) -> str | None:
+def _in_uri(present: Mapping[str, str], wanted: Mapping[str, str | None], entry: str) -> str | None:
     """The entry as the same binding's URI has it: what the operator wrote agrees with itself."""
     try:
         parts = urlsplit(present.get("uri", ""))

@@ -13,7 +13,7 @@ from bus_operator.actions import (
     PublishLogin,
     WarnOfLogin,
 )
-from bus_operator.binding import binding_data, held_credential
+from bus_operator.binding import AUTHORITY, binding_data, held_credential
 from bus_operator.catalog import ObservedChannel
 from bus_operator.database_access import UsableDatabase
 from bus_operator.errors import BusError
@@ -45,10 +45,10 @@ class Task:
         self.held = held_credential(self.data)
         self.version = self.present.resource_version if self.present is not None else ""
 
-    def binding(self, shard: Shard, credential: IssuedCredential) -> dict[str, str]:
-        """What the Secret should hold."""
+    def binding(self, shard: Shard, credential: IssuedCredential) -> dict[str, str | None]:
+        """What the Secret should hold; None: what it should not hold any more."""
         endpoint = shard.admin.endpoint.for_clients(self.usable.clients)
-        return binding_data(endpoint, self.desired.name, self.spec, credential)
+        return {AUTHORITY: None} | binding_data(endpoint, self.desired.name, self.spec, credential)
 
 
 class Found(NamedTuple):

@@ -296,7 +296,7 @@ class ChannelReconciler:
         resource: Resource,
         name: str,
         present: Mapping[str, str] | None,
-        wanted: Mapping[str, str],
+        wanted: Mapping[str, str | None],
         *,
         reissued: bool,
     ) -> None:

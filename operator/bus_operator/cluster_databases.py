@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from bus_operator import tls
 from bus_operator.channel_reader import Holding
 from bus_operator.channel_view import ChannelView
 from bus_operator.cluster_channels import path
@@ -49,18 +50,32 @@ def admin_of(client: ClusterClient, namespace: str, name: str) -> AdminConnectio
     """
     with _explained(client, namespace, name):
         spec = client.get(path("busdatabases", namespace, name))["spec"]
-    return admin_by_secret(client, namespace, name, spec["connectionSecretRef"])
+    return admin_by_spec(client, namespace, name, spec)
 
 
-def admin_by_secret(client: ClusterClient, namespace: str, name: str, reference: Mapping[str, Any]) -> AdminConnection:
-    """The administrator's way into a BusDatabase with this `connectionSecretRef`. Raises as `admin_of` does."""
-    with _explained(client, namespace, name):
-        secret = client.get(f"/api/v1/namespaces/{namespace}/secrets/{reference['name']}")
-    described = f"Secret {namespace}/{reference['name']}"
+def admin_by_spec(client: ClusterClient, namespace: str, name: str, spec: Mapping[str, Any]) -> AdminConnection:
+    """The administrator's way into a BusDatabase with this spec. Raises as `admin_of` does."""
+
+    def secret(reference: Mapping[str, Any], only: str | None = None) -> dict[str, str]:
+        with _explained(client, namespace, name):
+            return entries(client.get(f"/api/v1/namespaces/{namespace}/secrets/{reference['name']}"), only)
+
+    reference, ca = spec["connectionSecretRef"], spec.get("caSecretRef")
+    authority = None
+    if ca:
+        key = ca.get("key") or "ca.crt"
+        with _named(namespace, ca):
+            authority = tls.authority(secret(ca, key), key)
+    with _named(namespace, reference):
+        return AdminConnection.from_secret(secret(reference), reference.get("key") or "uri", authority)
+
+
+@contextmanager
+def _named(namespace: str, reference: Mapping[str, Any]) -> Iterator[None]:
     try:
-        return AdminConnection.from_secret(entries(secret), reference.get("key") or "uri")
+        yield
     except SecretError as exc:
-        raise SecretError(f"{described}: {exc}") from exc
+        raise SecretError(f"Secret {namespace}/{reference['name']}: {exc}") from exc
 
 
 @contextmanager

@@ -107,9 +107,7 @@ class Surroundings:
 
     def admin_of(self, database: Resource) -> AdminConnection:
         """The way into a BusDatabase. Raises SpecError where the user may not read its Secret."""
-        reference = database.database_spec().connection_secret_ref
-        key = {"name": reference.name, "key": reference.key}
-        return cluster_databases.admin_by_secret(self._client, database.namespace, database.name, key)
+        return cluster_databases.admin_by_spec(self._client, database.namespace, database.name, database.spec)
 
     async def plan_channel(
         self, plans: ShardPlans, change: Change, database: Resource

@@ -1,4 +1,4 @@
-"""Ties watches to the reconciler: a work queue with lanes for the databases, and a watch per connection Secret.
+"""Ties watches to the reconciler: a work queue with lanes for the databases, and a watch per Secret of theirs.
 
 Every replica watches, so that the inventory of one that takes over is current. Only the leader works: each term of
 leading begins with a queue and a reconciler of its own, since what an earlier one knew another leader may have changed.
@@ -247,7 +247,7 @@ class _Term:
         self.deletion = self._reconciler.deletion
         self.deadlines = self._reconciler.deadlines
         self.binding_audit = BindingAudit(kube, inventory, interval=resync)
-        self._secret_watches: dict[Key, tuple[str, asyncio.Task[None]]] = {}
+        self._secret_watches: dict[Key, dict[str, asyncio.Task[None]]] = {}
 
     def add_all(self) -> None:
         """Queues everything that there is: first what somebody waits for."""
@@ -269,8 +269,9 @@ class _Term:
                 group.create_task(self._reconciler.namespaces.run())
                 group.create_task(self._reconciler.schedule.run())
         finally:
-            for _, task in self._secret_watches.values():
-                task.cancel()
+            for watches in self._secret_watches.values():
+                for task in watches.values():
+                    task.cancel()
             self._reconciler.close()
 
     def _databases_waited_for(self) -> set[Key | None]:
@@ -306,7 +307,7 @@ class _Term:
 
     async def _look_at(self, item: Item) -> float | None:
         if item.kind == "BusDatabase":
-            self._watch_secret(item.key)
+            self._watch_secrets(item.key)
             return await self._reconciler.reconcile_database(item.key)
         if item.kind == PENDING_DELETIONS:
             await self._reconciler.pending.carry_out(item.key)
@@ -327,17 +328,16 @@ class _Term:
                 seconds = asyncio.get_running_loop().time() - self._started
                 logger.info("everything was looked at once, %.1f s after the start", seconds)
 
-    def _watch_secret(self, key: Key) -> None:
-        """Keeps exactly one watch on the Secret that the BusDatabase refers to now."""
-        wanted = self.databases.secret_of(key)
-        name, task = self._secret_watches.get(key, (None, None))
-        if task is not None and name == wanted and not task.done():
-            return
-        if task is not None:
-            task.cancel()
-            del self._secret_watches[key]
-        if wanted is not None:
-            self._secret_watches[key] = wanted, asyncio.create_task(self._follow_secret(key, wanted))
+    def _watch_secrets(self, key: Key) -> None:
+        """Keeps exactly one watch on each Secret that the BusDatabase refers to now."""
+        wanted = self.databases.secrets_of(key)
+        watches = self._secret_watches.pop(key, {})
+        for name in [name for name, task in watches.items() if name not in wanted or task.done()]:
+            watches.pop(name).cancel()
+        for name in wanted - watches.keys():
+            watches[name] = asyncio.create_task(self._follow_secret(key, name))
+        if watches:
+            self._secret_watches[key] = watches
 
     async def _follow_secret(self, key: Key, name: str) -> None:
         while True:

@@ -1,6 +1,7 @@
 """Connections of the operator to PostgreSQL, and the one place where driver errors become ours."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
-from bus_operator import sql
+from bus_operator import sql, tls
 from bus_operator.errors import (
     AuthenticationFailedError,
     BusError,
@@ -48,13 +49,20 @@ class Endpoint:
     port: int
     database: str
     ssl_mode: str
+    authority: str | None = field(repr=False, default=None)
+    """Certificates in PEM by which the server's is judged; None: those that libpq's variables name."""
+
+    @property
+    def tls(self) -> str | ssl.SSLContext:
+        """What asyncpg takes as `ssl`."""
+        return tls.for_driver(self.ssl_mode, self.authority)
 
     def for_clients(self, override: "ClientEndpoint") -> "Endpoint":
         """The address that pods get."""
-        return Endpoint(
+        return replace(
+            self,
             host=override.host or self.host,
             port=override.port or self.port,
-            database=self.database,
             ssl_mode=override.ssl_mode or self.ssl_mode,
         )
 
@@ -89,8 +97,11 @@ class AdminConnection:
         return replace(self, endpoint=replace(self.endpoint, database=name))
 
     @classmethod
-    def from_uri(cls, uri: str) -> "AdminConnection":
-        """Parses `postgresql://user:password@host:port/dbname?sslmode=...`. Raises SecretError without echoing it."""
+    def from_uri(cls, uri: str, authority: str | None = None) -> "AdminConnection":
+        """Parses `postgresql://user:password@host:port/dbname?sslmode=...`. Raises SecretError without echoing it.
+
+        With an authority the server is verified unless the URI says otherwise.
+        """
         try:
             parts = urlsplit(uri.strip())
             query = _query(parts.query)
@@ -114,16 +125,16 @@ class AdminConnection:
                     f"the connection URI names no {name.split(' ', 1)[1]}: write postgresql://user:password@host:5432/dbname"
                 )
         return cls(
-            endpoint=Endpoint(_host(host), port, database, _ssl_mode(query)),
+            endpoint=Endpoint(_host(host), port, database, _ssl_mode(query, authority), authority),
             username=username,
             password=unquote(parts.password) if parts.password else query.get("password"),
         )
 
     @classmethod
-    def from_secret(cls, data: Mapping[str, str], key: str) -> "AdminConnection":
+    def from_secret(cls, data: Mapping[str, str], key: str, authority: str | None = None) -> "AdminConnection":
         """Reads a Secret: a URI under `key`, else the keys host, port, dbname, username, password."""
         if key in data:
-            return cls.from_uri(data[key])
+            return cls.from_uri(data[key], authority)
         missing = [name for name in ("host", "dbname", "username", "password") if not data.get(name)]
         if missing:
             raise SecretError(
@@ -134,7 +145,7 @@ class AdminConnection:
         if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
             raise SecretError("its key 'port' is not a port number")
         return cls(
-            endpoint=Endpoint(_host(data["host"]), int(port), data["dbname"], _ssl_mode(data)),
+            endpoint=Endpoint(_host(data["host"]), int(port), data["dbname"], _ssl_mode(data, authority), authority),
             username=data["username"],
             password=data["password"],
         )
@@ -162,8 +173,9 @@ def _host(name: str) -> str:
     return name
 
 
-def _ssl_mode(settings: Mapping[str, str]) -> str:
-    mode = settings.get("sslmode") or "prefer"
+def _ssl_mode(settings: Mapping[str, str], authority: str | None) -> str:
+    # As libpq has it with sslrootcert=system: who names an authority wants it asked.
+    mode = settings.get("sslmode") or ("prefer" if authority is None else "verify-full")
     if mode not in SSL_MODES:
         raise SecretError(f"its sslmode must be one of {', '.join(SSL_MODES)}")
     return mode
@@ -196,7 +208,7 @@ async def open_session(
             user=admin.username,
             password=admin.password,
             database=admin.endpoint.database,
-            ssl=admin.endpoint.ssl_mode,
+            ssl=admin.endpoint.tls,
             timeout=patience,
             command_timeout=COMMAND_TIMEOUT,
             # A pooler in transaction mode in front of the server has no place for prepared statements.
@@ -291,6 +303,13 @@ def _translated(where: str, error: BaseException) -> BusError | None:
     match error:
         case asyncpg.PostgresError():
             return _said_by_server(where, error)
+        case ssl.SSLCertVerificationError():
+            return ConnectionFailedError(
+                f"{where} shows a certificate that is not trusted: {error.verify_message.rstrip('.')}. Compare its"
+                " issuer with the authority in spec.caSecretRef of the BusDatabase, or in PGSSLROOTCERT, and the"
+                " address with its names",
+                reason="ServerCertificateRefused",
+            )
         # TimeoutError is an OSError and has no text of its own. InternalClientError is raised by a session that was
         # idle when the server ended it, and has not noticed yet.
         case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():

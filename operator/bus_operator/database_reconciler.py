@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bus_operator import catalog, shards, tallies
+from bus_operator import catalog, shards, tallies, tls
 from bus_operator.binding_watch import BindingWatch
 from bus_operator.breaker import SuspectError
 from bus_operator.catalog import ChannelCounts, ChannelUsage
@@ -25,7 +25,7 @@ from bus_operator.errors import (
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import Kube
 from bus_operator.ledger import Ledger, Surveyed
-from bus_operator.model import DatabaseSpec
+from bus_operator.model import CaSecretRef, DatabaseSpec
 from bus_operator.reporting import PENDING_DELETIONS, Reporter, Wake, usage
 from bus_operator.selection import Selection
 from bus_operator.status import Condition
@@ -205,13 +205,15 @@ class DatabaseReconciler:
             self._parted[key] = last
             asyncio.get_running_loop().call_later(REMEMBERED, self._parted.pop, key, None)
 
-    def secret_of(self, key: Key) -> str | None:
-        """The name of the Secret that a BusDatabase refers to."""
+    def secrets_of(self, key: Key) -> frozenset[str]:
+        """The names of the Secrets that a BusDatabase refers to."""
         resource = self._inventory.databases.get(key)
         try:
-            return resource.database_spec().connection_secret_ref.name if resource else None
+            spec = resource.database_spec() if resource else None
         except SpecError:
-            return None
+            spec = None
+        references = (spec.connection_secret_ref, spec.ca_secret_ref) if spec else ()
+        return frozenset(reference.name for reference in references if reference is not None)
 
     async def _probe(
         self, resource: Resource, access: Access, known: KnownDatabase, fields: dict[str, Any]
@@ -312,8 +314,26 @@ class DatabaseReconciler:
                 " (postgresql://user:password@host:5432/dbname)",
                 reason="SecretNotFound",
             )
+        authority = await self._authority(resource, spec.ca_secret_ref)
         try:
-            return AdminConnection.from_secret(secret.data, reference.key)
+            return AdminConnection.from_secret(secret.data, reference.key, authority)
+        except SecretError as exc:
+            raise SecretError(f"{name}: {exc}") from exc
+
+    async def _authority(self, resource: Resource, reference: CaSecretRef | None) -> str | None:
+        if reference is None:
+            return None
+        name = f"Secret {resource.namespace}/{reference.name}"
+        # Of what else is in it nothing is kept: CloudNativePG has the authority's private key there.
+        secret = await self._kube.read_secret(resource.namespace, reference.name, only=reference.key)
+        if secret is None:
+            raise SecretError(
+                f"{name} does not exist: create it with the key {reference.key!r} holding the certificates of the"
+                " authority that issues the server's, or correct spec.caSecretRef",
+                reason="SecretNotFound",
+            )
+        try:
+            return tls.authority(secret.data, reference.key)
         except SecretError as exc:
             raise SecretError(f"{name}: {exc}") from exc
 

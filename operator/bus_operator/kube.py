@@ -171,14 +171,17 @@ class Kube:
         """The namespaces whose collections are listed; None stands for all of them."""
         return self.namespaces or (None,)
 
-    async def read_secret(self, namespace: str, name: str) -> Secret | None:
-        """The Secret, or None when there is none. Raises SecretError when it may not be read."""
+    async def read_secret(self, namespace: str, name: str, *, only: str | None = None) -> Secret | None:
+        """The Secret, with a single entry if `only` names one, or None when there is none.
+
+        Raises SecretError when it may not be read.
+        """
         with self._secret_access(namespace, name):
             found = await unless_missing(self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}"))
-        return Secret.from_body(found) if found is not None else None
+        return Secret.from_body(found, only) if found is not None else None
 
-    async def write_binding(self, owner: Resource, name: str, data: Mapping[str, str]) -> str:
-        """Creates or updates the binding's Secret; its version then.
+    async def write_binding(self, owner: Resource, name: str, data: Mapping[str, str | None]) -> str:
+        """Creates or updates the binding's Secret, without the entries that are None; its version then.
 
         Raises SecretError when a foreign Secret has that name, TransientError when somebody else was faster.
         """
@@ -195,13 +198,16 @@ class Kube:
                 "labels": {CHANNEL_LABEL: owner.name, "app.kubernetes.io/managed-by": COMPONENT},
                 "ownerReferences": [owner_reference(owner)],
             },
-            "data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()},
+            "data": {
+                key: base64.b64encode(value.encode()).decode() for key, value in data.items() if value is not None
+            },
         }
         with self._secret_access(owner.namespace, name):
             if existing is None:
                 written = await self._api.create(secrets, body)
             else:
                 body["metadata"]["resourceVersion"] = existing.resource_version
+                body["data"] |= {key: None for key, value in data.items() if value is None}
                 patched = await unless_missing(self._api.patch(f"{secrets}/{name}", body))
                 if patched is None:
                     raise TransientError(f"Secret {owner.namespace}/{name} was deleted meanwhile", reason="Conflict")
@@ -209,10 +215,14 @@ class Kube:
         return str(written["metadata"]["resourceVersion"])
 
     async def watch_secret(self, namespace: str, name: str) -> AsyncIterator[None]:
-        """Yields whenever the Secret changes, until the API server ends the watch (some minutes)."""
+        """Yields whenever the Secret changes, until the API server ends the watch (some minutes).
+
+        Its content stays there.
+        """
         with self._secret_access(namespace, name):
+            selector = f"metadata.name={name}"
             events = self._api.watch(
-                f"/api/v1/namespaces/{namespace}/secrets", field_selector=f"metadata.name={name}", seconds=600
+                f"/api/v1/namespaces/{namespace}/secrets", field_selector=selector, seconds=600, accept=METADATA
             )
             async for _ in events:
                 yield

@@ -38,15 +38,15 @@ class Secret:
     data: Mapping[str, str] = field(repr=False)
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> "Secret":
-        """Decodes what the API server sent."""
+    def from_body(cls, body: Mapping[str, Any], only: str | None = None) -> "Secret":
+        """Decodes what the API server sent; of a single key, if one is given."""
         metadata = body["metadata"]
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
             resource_version=metadata["resourceVersion"],
             owners=frozenset((item["kind"], item["name"]) for item in metadata.get("ownerReferences", ())),
-            data=entries(body),
+            data=entries(body, only),
         )
 
     def require_owner(self, owner: Resource) -> None:

@@ -42,7 +42,7 @@ async def log_in(
         user=credential.username,
         password=credential.password,
         database=endpoint.database,
-        ssl=endpoint.ssl_mode,
+        ssl=endpoint.tls,
         timeout=connect_timeout,
         command_timeout=command_timeout,
         # A pooler in transaction mode has no place for prepared statements.

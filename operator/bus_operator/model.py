@@ -93,6 +93,7 @@ _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-
 
 _LabelValue = Annotated[str, Field(max_length=63)]
 SecretName = Annotated[str, Field(pattern=f"^{_SUBDOMAIN}$", max_length=253)]
+_SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 
 
 class _Spec(BaseModel):
@@ -112,7 +113,14 @@ class SecretKeyRef(_Spec):
     """`connectionSecretRef`: a Secret of the BusDatabase's namespace."""
 
     name: SecretName
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "uri"
+    key: _SecretKey = "uri"
+
+
+class CaSecretRef(_Spec):
+    """`caSecretRef`: a Secret of the BusDatabase's namespace."""
+
+    name: SecretName
+    key: _SecretKey = "ca.crt"
 
 
 class ClientEndpoint(_Spec):
@@ -206,6 +214,7 @@ class DatabaseSpec(_Spec):
     """`BusDatabase.spec`."""
 
     connection_secret_ref: SecretKeyRef
+    ca_secret_ref: CaSecretRef | None = None
     client_endpoint: Annotated[ClientEndpoint, AfterValidator(_says_something)] = ClientEndpoint()
     allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
     shards: Annotated[Int, Field(ge=1, le=64)] = 1

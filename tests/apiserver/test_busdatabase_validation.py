@@ -56,6 +56,8 @@ def selected(**expression: Any) -> Manifest:
             {"connectionSecretRef": {"name": "a.b-c"}},
             {"connectionSecretRef": {"name": "a.b-c", "key": "uri"}},
         ),
+        ({"caSecretRef": {"name": "orders-ca"}}, {"caSecretRef": {"name": "orders-ca", "key": "ca.crt"}}),
+        ({"caSecretRef": {"name": "orders.ca", "key": "bundle_1.pem"}}, {}),
         ({"clientEndpoint": {"host": "pooler.databases.svc", "port": 6432, "sslMode": "verify-full"}}, {}),
         ({"clientEndpoint": {"host": "10.0.0.7"}}, {}),
         ({"clientEndpoint": {"host": "fd00::7"}}, {}),
@@ -99,6 +101,15 @@ def test_good(resources: Any, spec: Manifest, changed: Manifest) -> None:
         (
             {"connectionSecretRef": {"name": "a" * 254}},
             [("spec.connectionSecretRef.name", "Too long: may not be more than 253 bytes")],
+        ),
+        ({"caSecretRef": {}}, [("spec.caSecretRef.name", "Required value")]),
+        (
+            {"caSecretRef": {"name": "Orders_CA"}},
+            [("spec.caSecretRef.name", f"{STRING}{NOT_A_SECRET_NAME.replace('superuser', 'ca')}")],
+        ),
+        (
+            {"caSecretRef": {"name": "orders-ca", "key": "my key"}},
+            [("spec.caSecretRef.key", f"{STRING}{NOT_A_KEY.replace('uri', 'ca.crt')}")],
         ),
         (
             {"connectionSecretRef": SECRET | {"key": "my key"}},
@@ -230,6 +241,7 @@ def test_longest_name(resources: Any) -> None:
     [
         ({"replicas": 4}, "spec.replicas"),
         ({"connectionSecretRef": SECRET | {"namespace": "x"}}, "spec.connectionSecretRef.namespace"),
+        ({"caSecretRef": {"name": "ca", "namespace": "x"}}, "spec.caSecretRef.namespace"),
         ({"clientEndpoint": {"sslmode": "require"}}, "spec.clientEndpoint.sslmode"),
     ],
 )
@@ -244,6 +256,7 @@ def test_everything_may_be_changed(resources: Any) -> None:
     created = resources.create(database(name="changing"), dry_run=False)
     spec = {
         "connectionSecretRef": {"name": "elsewhere", "key": "other"},
+        "caSecretRef": {"name": "elsewhere-ca", "key": "other"},
         "clientEndpoint": {"host": "pooler"},
         "allowedNamespaces": {"from": "All"},
         "shards": 2,

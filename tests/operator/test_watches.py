@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import asyncpg
 import postgres
 import pytest
+from authorities import Authority
 from control_plane import wait_until
 from operator_process import Operator
 from operator_world import Namespace, World
@@ -60,6 +61,21 @@ async def test_another_secret(world: World, namespace: Namespace) -> None:
     database.wait_for("SecretNotFound")
     namespace.put_secret("another", {"uri": uri})
     database.wait_ready(seconds=AT_ONCE)
+
+
+async def test_an_authority_that_is_renewed(world: World, namespace: Namespace) -> None:
+    """Its Secret has a watch of its own, and bindings follow, whether the server is asked for a certificate or not."""
+    first, second = Authority(), Authority()
+    database = namespace.database((await world.postgres()).dsn, caSecretRef={"name": "bus-ca"})
+    channel = namespace.channel()
+    database.wait_for("SecretNotFound")
+    namespace.put_secret("bus-ca", {"ca.crt": first.pem})
+    channel.wait_ready(seconds=AT_ONCE)
+    before = namespace.secret("orders-bus") or {}
+    assert before["ca.crt"] == first.pem
+    namespace.put_secret("bus-ca", {"ca.crt": second.pem})
+    after = before | {"ca.crt": second.pem}
+    wait_until(lambda: namespace.secret("orders-bus") == after, "the binding follows", AT_ONCE)
 
 
 async def test_the_administrators_password_is_changed(world: World, namespace: Namespace) -> None:

@@ -1,5 +1,6 @@
 """The administrator's connection: how it is read, how a client's URI is written, and what failures are called."""
 
+import ssl
 import traceback
 
 import asyncpg
@@ -145,6 +146,10 @@ def test_the_password_is_not_in_the_representation():
     assert "hunter2" not in repr(AdminConnection.from_uri("postgresql://u:hunter2@h/d"))
 
 
+REFUSED = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+REFUSED.verify_message = "self-signed certificate"
+
+
 @pytest.mark.parametrize(
     ("error", "expected", "reason", "told"),
     [
@@ -157,6 +162,7 @@ def test_the_password_is_not_in_the_representation():
         (asyncpg.CannotConnectNowError("starting"), ConnectionFailedError, "ConnectionFailed", "starting"),
         (asyncpg.AdminShutdownError("bye"), TransientError, "DatabaseError", "57P01"),
         (asyncpg.LockNotAvailableError("busy"), TransientError, "DatabaseError", "55P03"),
+        (REFUSED, ConnectionFailedError, "ServerCertificateRefused", "not trusted: self-signed certificate. Compare"),
         (TimeoutError(), ConnectionFailedError, "ConnectionFailed", "does not answer"),
         (ConnectionRefusedError("refused"), ConnectionFailedError, "ConnectionFailed", "refused"),
         (asyncpg.InterfaceError("closed"), ConnectionFailedError, "ConnectionFailed", "closed"),

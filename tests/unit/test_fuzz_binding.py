@@ -28,7 +28,7 @@ contents = (
     | st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass"))
 )
 kinds = st.sampled_from(["file"] * 6 + ["absent", "directory", "pipe", "dangling", "loop"])
-names = st.sampled_from(["type", "channel", "uri", "config.json", "generation", "..data", "password", "ca.p12"])
+names = st.sampled_from(["type", "channel", "uri", "config.json", "generation", "..data", "ca.crt", "ca.p12"])
 GOOD = {"type": b"pgmqbus", "channel": b"shop.orders", "uri": b"postgresql://u:p@h/d", "generation": b"1"}
 directories = st.dictionaries(names, st.tuples(kinds, contents), max_size=4)
 

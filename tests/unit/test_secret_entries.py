@@ -18,5 +18,11 @@ def test_what_is_no_text_is_somebody_elses() -> None:
     assert entries({"data": data}) == {"uri": "postgresql://h/d", "owner": "Zoë"}
 
 
+def test_a_single_entry() -> None:
+    data = {"ca.crt": encoded(b"certificate"), "ca.key": encoded(b"hush")}
+    assert entries({"data": data}, "ca.crt") == {"ca.crt": "certificate"}
+    assert entries({"data": data}, "tls.crt") == {}
+
+
 def test_a_secret_may_hold_nothing() -> None:
     assert entries({}) == entries({"data": None}) == {}

@@ -162,6 +162,7 @@ def _read_secret(source: ClusterSource, namespace: str, name: str, secret: str) 
         channel=data["channel"],
         uri=data["uri"],
         generation=data.get("generation"),
+        authority=data.get("ca.crt"),
         fetch=partial(_read_secret, source, namespace, name, secret),
     )
 
