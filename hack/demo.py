@@ -91,6 +91,11 @@ class Demo:
             self._wait_until("the subscribers' reports", all_reported)
         return self._published(publisher), [reports[pod] for pod in subscribers]
 
+    def operator_image(self) -> str:
+        """The image that the operator runs from, in which bus_runtime is as well."""
+        path = "jsonpath={.spec.template.spec.containers[0].image}"
+        return self._kubectl("get", "deployment", "pgmq-bus", "-n", NAMESPACE, "-o", path)
+
     def _helm(self, operator: str, postgres: str) -> None:
         helm = Path(sys.executable).with_name("helm")
         repository, tag = operator.rsplit(":", 1)
@@ -212,11 +217,16 @@ def main() -> int:
     print(f"\n{table(published, reports)}\n")
     print(f"done in {duration(time.monotonic() - started)}. What to try next:\n")
     print(f"  export KUBECONFIG={choose(layout).kubeconfig}")
-    print("  kubectl get bus -A                                        # both resources and their state")
+    print(f"  export PATH={Path(sys.executable).parent}:$PATH    # busctl (not systemd's), kubectl bus, helm")
+    print(
+        "  kubectl get bus -A                                        # both resources; peers are counted once a minute"
+    )
+    print("  kubectl exec -n pgmq-bus deploy/pgmq-bus -- busctl peers orders -n default    # who has joined, now")
     print("  kubectl get secret orders-bus -o jsonpath='{.data.channel}' | base64 -d    # what pods get")
     print("  kubectl scale deployment order-subscriber --replicas=5    # more peers; nothing else changes")
     print("  kubectl explain buschannel.spec                           # every field")
     print("  make cluster-down                                         # leave nothing running")
+    print(f"\nPods of your own: docs/quickstart.md, from step 4 on, with the image {demo.operator_image()}")
     if not complete(published, reports):
         print("\nFAILED: a subscriber did not get every order", file=sys.stderr)
         return 1

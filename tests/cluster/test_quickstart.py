@@ -65,9 +65,9 @@ def run(script: str, where: Path, environment: dict[str, str]) -> str:
 
 
 def followed() -> list[Snippet]:
-    """What the reader saves and runs, down to where the page goes on without a cluster."""
+    """What the reader saves and runs, down to where the page goes on with what is there already."""
     lines = (ROOT / PAGE).read_text().splitlines()
-    end = lines.index("## Without a cluster")
+    end = lines.index("## On the cluster of `make demo`")
     return [snippet for snippet in snippets() if snippet.page == PAGE and snippet.line < end]
 
 
