@@ -21,6 +21,7 @@ from bus_operator.kubeconfig import ClusterAccess, Credential, KubeconfigError
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+_TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 
 PAGE = 500
 """Objects of a list that are read at a time, as kubectl does."""
@@ -61,6 +62,23 @@ class ClusterClient:
         self, path: str, *, label_selector: str | None = None, field_selector: str | None = None, accept: str = JSON
     ) -> Iterator[dict[str, Any]]:
         """The objects of a collection."""
+        for page in self._pages(path, label_selector, field_selector, accept):
+            yield from page["items"] or ()
+
+    def rows(
+        self, path: str, *, label_selector: str | None = None, field_selector: str | None = None
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """What `kubectl get` prints of a collection, or of an object: cells by column, and the object's metadata."""
+        columns: list[str] = []
+        for page in self._pages(path, label_selector, field_selector, _TABLE):
+            # Only the first page has them.
+            columns = columns or [column["name"] for column in page["columnDefinitions"]]
+            for row in page["rows"] or ():
+                yield dict(zip(columns, row["cells"], strict=False)), row["object"]
+
+    def _pages(
+        self, path: str, label_selector: str | None, field_selector: str | None, accept: str
+    ) -> Iterator[dict[str, Any]]:
         query = {"limit": str(PAGE)}
         if label_selector:
             query["labelSelector"] = label_selector
@@ -68,7 +86,7 @@ class ClusterClient:
             query["fieldSelector"] = field_selector
         while True:
             page = self.get(f"{path}?{urlencode(query)}", accept=accept)
-            yield from page["items"] or ()
+            yield page
             following = page["metadata"].get("continue")
             if not following:
                 return

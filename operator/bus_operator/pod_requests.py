@@ -72,6 +72,17 @@ def requested_channels(pod: Mapping[str, Any], selecting: Sequence[str] = ()) ->
     return replace(request, warnings=(*request.warnings, warning))
 
 
+def overlooked_channels(pod: Mapping[str, Any], selecting: Sequence[str] = ()) -> list[str]:
+    """What the annotation names while nobody looks at it, for lack of the label; none where the pod has opted out.
+
+    Raises MalformedPodError as `requested_channels` does.
+    """
+    label = labels_of(pod).get(LABEL)
+    if label in ("true", "false") or (label is None and selecting):
+        return []
+    return named_channels(pod)
+
+
 def _channels(pod: Mapping[str, Any], selecting: Sequence[str], *, asked: bool) -> Request:
     named = named_channels(pod)
     if not named and selecting:

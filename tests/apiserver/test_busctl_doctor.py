@@ -46,6 +46,17 @@ def condition(type_: str, status: str, reason: str, message: str = "") -> Manife
 READY = condition("Ready", "True", "Ready", "everything is in place")
 REACHABLE = condition("Reachable", "True", "Connected")
 
+RUNNING = {"phase": "Running"}
+
+
+def crashing(reason: str, phase: str = "Running") -> Manifest:
+    """The status of a pod whose container waits for that reason."""
+    container = {
+        "name": "main", "image": "none", "imageID": "", "ready": False, "restartCount": 3,
+        "state": {"waiting": {"reason": reason}},
+    }  # fmt: skip
+    return {"phase": phase, "containerStatuses": [container]}
+
 
 class Shop:
     """A namespace, whose resources have the statuses that the operator would give them."""
@@ -76,14 +87,16 @@ class Shop:
             status |= {"channel": f"{SHOP}.{name}", "database": {"namespace": SHOP, "name": "main"}, "shard": 0}
         self.make(f"{API}/buschannels", resource("BusChannel", name, spec), status)
 
-    def pod(self, name: str, *, labels: Manifest | None = None, **annotations: str) -> None:
+    def pod(
+        self, name: str, *, labels: Manifest | None = None, status: Manifest | None = None, **annotations: str
+    ) -> None:
         metadata = {
             "name": name,
             "labels": {"pgmqbus.dev/inject": "true"} if labels is None else labels,
             "annotations": {f"pgmqbus.dev/{key}": value for key, value in annotations.items()},
         }
         spec = {"containers": [{"name": "main", "image": "none"}]}
-        self.make(f"/api/v1/namespaces/{SHOP}/pods", {"metadata": metadata, "spec": spec})
+        self.make(f"/api/v1/namespaces/{SHOP}/pods", {"metadata": metadata, "spec": spec}, status)
 
     def remove(self) -> None:
         for path in reversed(self._made):
@@ -158,7 +171,7 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
     orders = await database.create_channel(f"{SHOP}.orders")
     shop.database(database.dsn, REACHABLE, READY)
     shop.channel("orders", READY)
-    shop.pod("complete", channels="orders", injected="orders")
+    shop.pod("complete", status=RUNNING, channels="orders", injected="orders")
     shop.pod("without", channels="orders")
     shop.pod("lost", channels="missing", injected="missing")
     shop.pod("silent")
@@ -185,6 +198,39 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
     assert only[f"Pod {SHOP}/without binding"] == "BindingMissing"
     assert not any("complete credential" in title for title in only)
     await session.close()
+
+
+def test_pods_that_ask_without_the_label(shop: Shop, diagnose: Diagnose) -> None:
+    """Nobody looks at them, so that they have no binding; but to leave the bus alone is no mistake."""
+    shop.channel("orders", READY, placed=False)
+    shop.pod("bare", labels={}, channels="orders", status=crashing("CrashLoopBackOff"))
+    shop.pod("yes", labels={"pgmqbus.dev/inject": "yes"}, channels="orders")
+    shop.pod("out", labels={"pgmqbus.dev/inject": "false"}, channels="orders")
+    shop.pod("another", labels={})
+    expected = {f"Pod {SHOP}/{name} request": "RequestInvalid" for name in ("bare", "yes")}
+    for arguments in ((), ("orders",)):
+        assert diagnose(*arguments) == expected
+    said = diagnose("pod/bare", messages=True)[f"Pod {SHOP}/bare request"]
+    assert said.startswith(f"pod {SHOP}/bare asks for BusChannel 'orders' by the annotation pgmqbus.dev/channels")
+    assert 'without the label pgmqbus.dev/inject: "true"' in said
+    skipped = diagnose("pod/bare", skipped=True)
+    for check in ("binding", "runtime", "running", "joined", "credential"):
+        assert skipped[f"Pod {SHOP}/bare {check}"].startswith("because of ")
+    # Of one that has nothing to do with the bus nothing is said to be well.
+    assert diagnose("pod/another") == {}
+    assert f"Pod {SHOP}/another request" in diagnose("pod/another", skipped=True)
+
+
+def test_pods_that_do_not_run(shop: Shop, diagnose: Diagnose) -> None:
+    shop.channel("orders", READY, placed=False)
+    shop.pod("crashes", status=crashing("CrashLoopBackOff"), channels="orders", injected="orders")
+    shop.pod("unpulled", status=crashing("ImagePullBackOff", "Pending"), channels="orders", injected="orders")
+    shop.pod("starts", channels="orders", injected="orders")
+    assert diagnose() == {f"Pod {SHOP}/{name} running": "PodNotRunning" for name in ("crashes", "unpulled")}
+    assert "it is CrashLoopBackOff" in diagnose(messages=True)[f"Pod {SHOP}/crashes running"]
+    skipped = diagnose(skipped=True)
+    assert skipped[f"Pod {SHOP}/crashes joined"] == "because of running"
+    assert skipped[f"Pod {SHOP}/starts running"] == "the pod is Pending"
 
 
 async def test_pods_that_a_channel_selects(shop: Shop, diagnose: Diagnose) -> None:

@@ -73,11 +73,13 @@ CASES = {
         ("BindingMissing", OPERATOR, WITHOUT),
         ("BindingMissing", CLUSTER, "test_pods_that_a_channel_selects"),
         ("RuntimeNotInjected", CLUSTER, "test_pods"),
+        ("PodNotRunning", CLUSTER, "test_pods_that_do_not_run"),
         ("NotJoined", HERE, "test_a_pod_in_which_nobody_joins"),
     ],
     "its annotation names no channel": [
         ("ChannelNotFound", CLUSTER, "test_pods"),
         ("RequestInvalid", CLUSTER, "test_pods"),
+        ("RequestInvalid", CLUSTER, "test_pods_that_ask_without_the_label"),
     ],
     "no route, as by a NetworkPolicy": [
         ("NoRoute", IN_A_POD, "test_packets_that_get_lost"),
@@ -149,8 +151,8 @@ def test_a_pod_in_which_nobody_joins() -> None:
     }
     worker = Pod.from_body({"metadata": metadata}, lambda *_: ())
 
-    def found(after: timedelta, phase: str) -> list[str]:
-        facts = PodFacts(worker, phase, {"orders"}, (), created + after)
+    def found(after: timedelta, state: str) -> list[str]:
+        facts = PodFacts(worker, state, {"orders"}, (), created + after)
         return [
             f"{finding.code}: {finding.message}"
             for outcome in pod.CHECKS.examine(facts)
@@ -160,4 +162,4 @@ def test_a_pod_in_which_nobody_joins() -> None:
     (said,) = found(SETTLED + timedelta(seconds=1), "Running")
     assert said.startswith("NotJoined: nobody in pod shop/worker has joined 'orders'")
     assert "kubectl exec -n shop worker -- python -m bus_runtime.doctor" in said
-    assert found(SETTLED, "Running") == found(SETTLED * 2, "Succeeded") == []
+    assert found(SETTLED, "Running") == found(SETTLED * 2, "Completed") == []

@@ -19,13 +19,13 @@ from bus_operator.doctor.pod import PodFacts
 from bus_operator.doctor.rounds import examine_channel, or_error
 from bus_operator.errors import BusError, SpecError
 from bus_operator.peer_view import PeerView
-from bus_operator.pod_requests import LABEL, labels_of
+from bus_operator.pod_requests import LABEL, labels_of, overlooked_channels
 from bus_operator.pods import Pod, Selecting
-
-_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Place = tuple[str, str]
 """Namespace and name of a BusDatabase."""
+_Row = tuple[dict[str, Any], dict[str, Any]]
+"""What kubectl prints of a pod, by column, and its metadata."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ async def of_cluster(
     existing: dict[str, set[str]] = {}
     for view in views:
         existing.setdefault(str(view.namespace), set()).add(str(view.name))
-    pods = [_Candidate.of(body, selection) for body in meant]
+    pods = [_Candidate.of(row, selection) for row in meant]
     views = _meant_channels(views, pods, target)
     places = {(view.place.namespace or "", view.place.name): None for view in views if view.place is not None}
     if target is None:
@@ -101,13 +101,22 @@ class _Candidate:
     """A pod that may have to do with the bus."""
 
     pod: Pod
-    phase: str | None
+    state: str
     is_labelled: bool
+    overlooked: Sequence[str]
+    """The BusChannels that it asks for, without the label."""
 
     @classmethod
-    def of(cls, body: Mapping[str, Any], selection: _Selection) -> "_Candidate":
-        phase = (body.get("status") or {}).get("phase")
-        return cls(Pod.from_body(body, selection.selecting), phase, LABEL in labels_of(body))
+    def of(cls, row: _Row, selection: _Selection) -> "_Candidate":
+        cells, body = row
+        pod, labels = Pod.from_body(body, selection.selecting), labels_of(body)
+        overlooked = overlooked_channels(body, selection.selecting(pod.namespace, labels))
+        return cls(pod, str(cells.get("Status", "Unknown")), labels.get(LABEL) == "true", overlooked)
+
+    @property
+    def channels(self) -> list[str]:
+        """The BusChannels that it has to do with."""
+        return [*self.pod.channels, *self.overlooked]
 
 
 def _examine_pods(
@@ -122,7 +131,7 @@ def _examine_pods(
     for item in pods:
         namespace, name = item.pod.key
         peers = by_host.get(name, []) if looks is not None else None
-        facts = PodFacts(item.pod, item.phase, existing.get(namespace, ()), peers, now)
+        facts = PodFacts(item.pod, item.state, existing.get(namespace, ()), peers, now, item.overlooked)
         examined.append(Examined("Pod", f"{namespace}/{name}", pod.CHECKS.examine(facts)))
     return examined
 
@@ -134,7 +143,7 @@ def _meant_channels(
     if target is None:
         return views
     if target.kind == "pod":
-        asked = {name for item in pods for name in item.pod.channels}
+        asked = {name for item in pods for name in item.channels}
         return [view for view in views if view.name in asked]
     found = [view for view in views if view.name == target.name]
     if not found:
@@ -158,35 +167,41 @@ def _channels(client: ClusterClient, namespace: str | None) -> tuple[Sequence[Ch
     return views, _Selection(inventory.selecting, inventory.selecting_namespaces)
 
 
-def _meant_pod(client: ClusterClient, target: Target | None) -> list[dict[str, Any]]:
+def _meant_pod(client: ClusterClient, target: Target | None) -> list[_Row]:
     if target is None or target.kind != "pod":
         return []
-    return [client.get(f"/api/v1/namespaces/{target.namespace}/pods/{target.name}")]
+    return list(client.rows(f"/api/v1/namespaces/{target.namespace}/pods/{target.name}"))
 
 
 def _other_pods(
     client: ClusterClient, namespace: str | None, selection: _Selection, target: Target | None
 ) -> list[_Candidate]:
-    """Those that ask or are selected, for the target if that is a channel; none beside a pod that is the target."""
+    """Those that ask or are selected, for the target if that is a channel; none beside a pod that is the target.
+
+    Of all namespaces those that ask without the label are left out: it would take a list of all pods.
+    """
     if target is not None and target.kind == "pod":
         return []
-    bodies = _list_pods(client, namespace, f"{LABEL}=true")
-    if selection.namespaces:
-        # By one list, however many namespaces there are.
-        within = next(iter(selection.namespaces)) if len(selection.namespaces) == 1 else None
-        shown = _list_pods(client, within, f"!{LABEL}")
-        bodies += [body for body in shown if body["metadata"]["namespace"] in selection.namespaces]
-    pods = [_Candidate.of(body, selection) for body in bodies]
+    if namespace is not None:
+        rows = _list_pods(client, namespace, f"{LABEL}!=false")
+    else:
+        rows = _list_pods(client, None, f"{LABEL},{LABEL}!=false")
+        if selection.namespaces:
+            # By one list, however many namespaces there are.
+            within = next(iter(selection.namespaces)) if len(selection.namespaces) == 1 else None
+            shown = _list_pods(client, within, f"!{LABEL}")
+            rows += [row for row in shown if row[1]["metadata"]["namespace"] in selection.namespaces]
+    pods = [_Candidate.of(row, selection) for row in rows]
     if target is not None:
-        return [item for item in pods if target.name in item.pod.channels]
-    return [item for item in pods if item.is_labelled or item.pod.channels]
+        return [item for item in pods if target.name in item.channels]
+    return [item for item in pods if item.is_labelled or item.channels]
 
 
-def _list_pods(client: ClusterClient, namespace: str | None, label_selector: str) -> list[dict[str, Any]]:
+def _list_pods(client: ClusterClient, namespace: str | None, label_selector: str) -> list[_Row]:
     """None where they may not be read."""
     where = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
     try:
-        return list(client.items(where, label_selector=label_selector, accept=_METADATA))
+        return list(client.rows(where, label_selector=label_selector))
     except SpecError:
         return []
 

@@ -1,16 +1,20 @@
 """A pod: whether it was given the bindings that it asks for, and uses them."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.peer_view import PeerView
-from bus_operator.pod_requests import CHANNELS_ANNOTATION, shown
+from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, shown
 from bus_operator.pods import Pod, without_runtime
 
 SETTLED = timedelta(minutes=2)
 """How long a pod may take to join: its image is pulled, and its Secret mounted."""
+
+_STUCK = re.compile(r"(^|:)([A-Z]\w*BackOff|ErrImage\w+|InvalidImageName|[A-Z]\w+Error)$")
+"""States that do not pass by themselves: CrashLoopBackOff, Init:ImagePullBackOff, CreateContainerConfigError."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,15 @@ class PodFacts:
     """What the checks of a pod judge."""
 
     pod: Pod
-    phase: str | None
-    """Pending, Running, ...; None where only its metadata was read."""
+    state: str
+    """As kubectl prints it: Running, ContainerCreating, CrashLoopBackOff, ..."""
     existing: Collection[str]
     """The BusChannels of its namespace."""
     peers: Sequence[PeerView] | None
     """Those of its channels and of hosts of its name; None where they could not be read."""
     now: datetime
+    overlooked: Sequence[str] = ()
+    """The BusChannels that it asks for without the label, so that nobody looks at it."""
 
     @property
     def title(self) -> str:
@@ -45,7 +51,16 @@ CHECKS: Checks[PodFacts] = Checks()
 
 @CHECKS.check("request")
 def _request(facts: PodFacts) -> Iterator[Finding]:
-    """Nothing named, or BusChannels that there are not."""
+    """Without the label, nothing named, or BusChannels that there are not."""
+    if facts.overlooked and not facts.pod.injected:
+        yield Finding(
+            "RequestInvalid",
+            f"{facts.title} asks for BusChannel {shown(facts.overlooked)} by the annotation {CHANNELS_ANNOTATION}, and"
+            f' nobody looks at it without the label {LABEL}: "true". Add that, in its template if it has one, and'
+            " create the pod anew",
+        )
+    elif not facts.pod.channels and not facts.pod.warnings:
+        raise UnseenError("it asks for no BusChannel, and none selects it")
     for warning in facts.pod.warnings:
         yield Finding("RequestInvalid", f"{facts.title}: {warning}")
     if unknown := [name for name in facts.pod.channels if name not in facts.existing]:
@@ -56,7 +71,7 @@ def _request(facts: PodFacts) -> Iterator[Finding]:
         )
 
 
-@CHECKS.check("binding")
+@CHECKS.check("binding", "request")
 def _binding(facts: PodFacts) -> Iterator[Finding]:
     """Created without it."""
     if facts.pod.without and not facts.pod.deleting:
@@ -68,28 +83,43 @@ def _binding(facts: PodFacts) -> Iterator[Finding]:
         )
 
 
-@CHECKS.check("runtime")
+@CHECKS.check("runtime", "request")
 def _runtime(facts: PodFacts) -> Iterator[Finding]:
     """Asked for and not there."""
     if facts.pod.lacks_runtime and not facts.pod.deleting:
         yield Finding("RuntimeNotInjected", f"{facts.title}: {without_runtime()}")
 
 
-@CHECKS.check("joined", "request", "binding", "runtime")
+@CHECKS.check("running", "request", "binding", "runtime")
+def _running(facts: PodFacts) -> Iterator[Finding]:
+    """Nobody can have joined in one that does not run."""
+    if _STUCK.search(facts.state):
+        namespace, name = facts.pod.key
+        yield Finding(
+            "PodNotRunning",
+            f"{facts.title} has its bindings and does not run: it is {facts.state}. kubectl describe pod {name} -n"
+            f" {namespace} and kubectl logs {name} -n {namespace} --previous say why",
+        )
+    elif facts.state != "Running":
+        raise UnseenError(f"the pod is {facts.state}")
+
+
+@CHECKS.check("joined", "running")
 def _joined(facts: PodFacts) -> Iterator[Finding]:
     """Nobody in it has joined."""
     peers = facts.own_peers
-    if not facts.pod.channels:
-        return
     joined = {peer.owner for peer in peers}
     absent = [name for name in facts.pod.channels if f"{facts.pod.namespace}/{name}" not in joined]
-    if absent and facts.now - facts.pod.created > SETTLED and facts.phase in (None, "Running", "Pending"):
-        yield Finding(
-            "NotJoined",
-            f"nobody in {facts.title} has joined {shown(absent)}: does its program start a bus, and does it reach the"
-            f" database? kubectl exec -n {facts.pod.namespace} {facts.pod.name} -- python -m bus_runtime.doctor",
-            advice=True,
-        )
+    if not absent:
+        return
+    if facts.now - facts.pod.created <= SETTLED:
+        raise UnseenError("the pod is new, and may join yet")
+    yield Finding(
+        "NotJoined",
+        f"nobody in {facts.title} has joined {shown(absent)}: does its program start a bus, and does it reach the"
+        f" database? kubectl exec -n {facts.pod.namespace} {facts.pod.name} -- python -m bus_runtime.doctor",
+        advice=True,
+    )
 
 
 @CHECKS.check("credential", "joined")
