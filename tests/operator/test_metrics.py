@@ -70,8 +70,14 @@ async def test_a_database_that_is_down(world: World, namespace: Namespace, fragi
     fragile_server.stop()
     await asyncio.to_thread(wait_for, operator, 0, "pgmq_bus_database_up", database=main)
     await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_breaker", database=main, state="open")
-    assert (value(operator, "pgmq_bus_errors_total", kind="BusDatabase", reason="ConnectionFailed") or 0) > failed
-    assert (value(operator, "pgmq_bus_reconciles_total", kind="BusDatabase", outcome="retry") or 0) > 0
+
+    def is_counted() -> bool:
+        """The probe that found it out comes before the look that fails."""
+        retried = value(operator, "pgmq_bus_reconciles_total", kind="BusDatabase", outcome="retry")
+        counted = value(operator, "pgmq_bus_errors_total", kind="BusDatabase", reason="ConnectionFailed")
+        return (counted or 0) > failed and (retried or 0) > 0
+
+    await asyncio.to_thread(wait_until, is_counted, "the failure is counted", seconds=30)
     fragile_server.start()
     await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_up", database=main)
 
