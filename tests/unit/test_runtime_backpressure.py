@@ -12,11 +12,6 @@ from bus_runtime.backend import JoinOptions
 from bus_runtime.testing import InMemoryBackend, InMemoryBroker
 
 
-@pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
 def make_bus(broker: InMemoryBroker, **options: Any) -> PgmqBus:
     defaults: dict[str, Any] = {"channel": "orders", "stop_timeout": 5.0, "max_in_flight": 10}
     return PgmqBus(backend=InMemoryBackend(broker), **(defaults | options))

@@ -28,11 +28,6 @@ def make_bus(broker: InMemoryBroker, **options: Any) -> PgmqBus:
     return PgmqBus(backend=InMemoryBackend(broker), **(defaults | options))
 
 
-@pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
 async def publish_raw(broker: InMemoryBroker, *documents: Any) -> None:
     backend = InMemoryBackend(broker)
     membership = await backend.join_channel("orders", JoinOptions())

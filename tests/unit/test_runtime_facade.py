@@ -15,16 +15,6 @@ from bus_runtime.testing import InMemoryBackend, InMemoryBroker
 
 
 @pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
-@pytest.fixture
-def backend(broker: InMemoryBroker) -> InMemoryBackend:
-    return InMemoryBackend(broker)
-
-
-@pytest.fixture
 def scripted(broker: InMemoryBroker) -> ScriptedBackend:
     return ScriptedBackend(broker)
 

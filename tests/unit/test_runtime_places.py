@@ -15,16 +15,6 @@ from bus_runtime.testing import InMemoryBackend, InMemoryBroker
 LEDGER = JoinOptions(peer="ledger")
 
 
-@pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
-@pytest.fixture
-def backend(broker: InMemoryBroker) -> InMemoryBackend:
-    return InMemoryBackend(broker)
-
-
 class Told:
     """A durable bus, and what it was handed and told."""
 

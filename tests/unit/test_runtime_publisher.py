@@ -47,11 +47,6 @@ class Scripted(InMemoryBackend):
 
 
 @pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
-@pytest.fixture
 def backend(broker: InMemoryBroker) -> Scripted:
     return Scripted(broker)
 

@@ -40,11 +40,6 @@ class Gate(InMemoryBackend):
 
 
 @pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
-@pytest.fixture
 def backend(broker: InMemoryBroker) -> Gate:
     return Gate(broker)
 

@@ -33,11 +33,6 @@ class Sluggish(InMemoryBackend):
         return await super().publish_many(channel, queue, payloads)
 
 
-@pytest.fixture
-def broker() -> InMemoryBroker:
-    return InMemoryBroker()
-
-
 async def start_bus(backend: Any, *subscribers: Recorder, **options: Any) -> PgmqBus:
     bus = PgmqBus(backend=backend, channel="orders", **({"stop_timeout": 5.0} | options))
     for subscriber in subscribers:
