@@ -45,6 +45,7 @@ class Plan:
         churn: Seconds between channels that are made.
         rotation: Seconds between rotations.
         faults: Which faults there are; None: all that make sense here.
+        at_least: Faults that strike in any case: on a slow machine the load lasts until they have.
     """
 
     seconds: float = 3600.0
@@ -59,6 +60,7 @@ class Plan:
     churn: float = 3.0
     rotation: float = 60.0
     faults: tuple[Fault, ...] | None = None
+    at_least: int = 0
 
 
 def possible() -> list[Fault]:

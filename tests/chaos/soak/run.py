@@ -144,9 +144,11 @@ class Soak:
         await self.world.publish(outcome.wanted)
         while True:
             left = began + plan.seconds - time.monotonic()
-            await self._wait(min(rng.uniform(*plan.between), left))
+            struck_enough = len(outcome.strikes) >= plan.at_least
+            pause = rng.uniform(*plan.between)
+            await self._wait(min(pause, left) if struck_enough else pause)
             passed = time.monotonic() - began
-            if self.ending.is_set() or passed > plan.seconds - plan.last:
+            if self.ending.is_set() or (struck_enough and passed > plan.seconds - plan.last):
                 await self._wait(plan.seconds - passed)
                 break
             await self._strike(next_fault(cards, passed / plan.seconds), passed)
