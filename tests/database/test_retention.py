@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import pytest
@@ -58,10 +59,12 @@ async def test_the_age_of_a_message_is_not_that_of_its_transaction(make_channel,
     await bound(admin, channel, max_age="0.8 seconds")
     async with slow.session.transaction():
         await slow.session.execute("select pg_sleep(1)")
+        published = time.monotonic()
         ids = await slow.publish(*range(count))
     await trim_soon(admin, channel.name)
     await quick.read(limit=0)
-    assert await log_ids(admin, channel.name) == ids
+    # Unless all that took so long that they are old themselves.
+    assert await log_ids(admin, channel.name) == ids or time.monotonic() - published > 0.8
 
 
 async def test_a_log_keeps_so_many_bytes(make_channel, join, admin):
@@ -204,9 +207,11 @@ async def test_reading_trims_twice_a_second_only(make_channel, join, admin):
     await bound(admin, channel, max_messages=1)
     await reader.publish(1, 2)
     await reader.read(limit=0)
+    again = await next_trim(admin, channel.name)
     ids = await reader.publish(3, 4)
     await reader.read(limit=0)
-    assert len(await log_ids(admin, channel.name)) == 3
+    # Unless all that took as long.
+    assert len(await log_ids(admin, channel.name)) == 3 or await admin.fetchval("select clock_timestamp()") > again
     async with asyncio.timeout(10):
         while await log_ids(admin, channel.name) != ids[1:]:
             await reader.read(limit=0)

@@ -115,15 +115,18 @@ async def test_who_joins_meanwhile_sees_the_rest_and_nothing_else(make_channel, 
         assert seen == everything[total - len(seen) :]
 
 
-async def a_reader_meets_a_dawdler(join: Join, channel: Any) -> list[Any]:
-    """One transaction is open with its message while another publisher and a reader go on; what the reader saw."""
+async def a_reader_meets_a_dawdler(join: Join, channel: Any, *, patience: float = 0.5) -> list[Any]:
+    """One transaction is open with its message while another publisher and a reader go on; what the reader saw.
+
+    So many seconds at most until it saw something.
+    """
     slow, quick, reader = [await join(channel) for _ in range(3)]
     transaction = slow.session.transaction()
     await transaction.start()
     await slow.publish("slow")
     publishing = asyncio.create_task(quick.publish("quick"))
     rows: list[Any] = []
-    deadline = time.monotonic() + 0.5
+    deadline = time.monotonic() + patience
     while not rows and time.monotonic() < deadline:
         rows = await reader.read(after=0)
         await asyncio.sleep(0.01)
@@ -149,7 +152,7 @@ async def test_without_the_lock_a_message_is_lost(database, join: Join):
     assert publish.count(lock) == 1
     await admin.execute(publish.replace(lock, ""))
     await admin.close()
-    assert await a_reader_meets_a_dawdler(join, channel) == ["quick"]
+    assert await a_reader_meets_a_dawdler(join, channel, patience=30) == ["quick"]
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
@@ -198,7 +201,7 @@ class TestAHeldPublishLock:
         function = "pgmq_bus.lock_channel(integer)"
         configuration = await admin.fetchval("select proconfig from pg_proc where oid = $1::regprocedure", function)
         assert "lock_timeout=5s" in configuration
-        await admin.execute(f"alter function {function} set lock_timeout = '300ms'")
+        await admin.execute(f"alter function {function} set lock_timeout = '1s'")
         await admin.close()
         channel, neighbour = await database.create_channel("a"), await database.create_channel("b")
         holder, other, reader = [await join(channel) for _ in range(3)]
