@@ -247,7 +247,10 @@ async def test_growing_in_vain_disturbs_nobody(keeper: Keeper, server: Server) -
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_cancelled_wait_keeps_nothing(keeper: Keeper, server: Server, turns: int) -> None:
+async def test_a_cancelled_wait_keeps_nothing(
+    keeper: Keeper, server: Server, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 60.0)
     kept = await keeper.acquire()
     waiting = asyncio.create_task(keeper.acquire())
     await asyncio.sleep(0)

@@ -76,7 +76,7 @@ async def test_a_server_that_does_not_answer_is_given_up(broker: InMemoryBroker)
     await eventually(lambda: backend.entered == 1)
     begun = time.monotonic()
     await bus.stop()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     outcomes = await asyncio.gather(*published, return_exceptions=True)
     assert all(isinstance(outcome, PublishError) for outcome in outcomes)
     assert [outcome.outcome_unknown for outcome in outcomes] == [True, False, False]  # type: ignore[union-attr]
