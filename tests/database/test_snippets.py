@@ -265,6 +265,38 @@ async def _remove(administrator: str) -> None:
     await connection.close()
 
 
+async def test_bringing_a_postgresql(tmp_path: Path) -> None:
+    """After what its page says, another administrator does everything, and pg_hba.conf lets in whom it should."""
+    server = postgres.start_server(18)
+    try:
+        world = World(server, tmp_path)
+        await _execute(world, "docs/postgresql.md", "postgres")
+        world.with_files("README.md")
+        apply = "busctl apply -f channels.yaml --bindings bindings --database "
+        world.run(f"{apply}'{server.uri('bus', 'bus_admin', '...')}'")
+        await _execute(world, "docs/how-to/databases.md", "bus")
+
+        rules = server.directory / "data" / "pg_hba.conf"
+        (lines,) = [one.text for one in snippets("text") if one.page == "docs/how-to/databases.md"]
+        # Without TLS, and the administrator is the one who took over.
+        for before, after in {"hostssl": "host", "10.0.0.0/8": "127.0.0.1/32", "bus_admin": "bus_successor"}.items():
+            assert before in lines
+            lines = lines.replace(before, after)
+        rules.write_text(lines)
+        server.stop()
+        server.start()
+
+        successor = server.uri("bus", "bus_successor", "secret")
+        assert "unchanged" in world.run(f"{apply}'{successor}'")
+        world.run(f"busctl rotate default/orders --bindings bindings --database '{successor}'")
+        connection = await asyncpg.connect((tmp_path / "bindings" / "orders" / "uri").read_text())
+        await connection.close()
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+            await asyncpg.connect(server.uri("bus"))
+    finally:
+        server.remove()
+
+
 @pytest.mark.parametrize(("name", "maker"), [("moved", "shop/moved@11111111"), ("tried", "shop/tried")])
 async def test_another_cluster_takes_over(world: World, name: str, maker: str) -> None:
     """After what the page on backups says, and not before: from a cluster, and from busctl, which has none."""
