@@ -10,6 +10,7 @@ Pods hold credentials in their environment: only names of pods, namespaces and c
 import asyncio
 import base64
 import logging
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -40,6 +41,11 @@ LOOKUP_TIMEOUT_SECONDS = 2.0
 """Twice this is well under the webhook's timeoutSeconds: slow look-ups must leave time for the answer."""
 
 _API_VERSION = "admission.k8s.io/v1"
+
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What the API server accepts as a namespace's name. Others may write here as well, and it becomes part of a path."""
+
+_LONGEST_NAME = 253
 
 
 def make_app(
@@ -133,6 +139,8 @@ class _PodWebhook:
             raise _MalformedReviewError("request.object is not an object")
         # The pod's own namespace may still be empty here.
         namespace = _string(request, "namespace")
+        if not _NAMESPACE.fullmatch(namespace):
+            raise _MalformedReviewError("request.namespace is not the name of a namespace")
 
         selecting, selection_warnings = await self._selecting(namespace, pod)
         asked = requested_channels(pod, selecting)
@@ -150,7 +158,7 @@ class _PodWebhook:
             logging.INFO if concerned else logging.DEBUG,
             "pod %s/%s %s %s: %d patch operations, %d warnings",
             namespace,
-            metadata.get("name") or metadata.get("generateName"),
+            str(metadata.get("name") or metadata.get("generateName"))[:_LONGEST_NAME],
             "asks for" if asked.asked else "is selected by",
             ",".join(asked.channels) or "nothing",
             len(injection.patch),

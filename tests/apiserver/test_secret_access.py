@@ -7,12 +7,14 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from control_plane import GROUP, VERSION, KubeClient
 from kubernetes.aio.client import ApiClient
 
 from bus_operator.inventory import Resource
 from bus_operator.kube import Kube
 from bus_operator.kube_api import KubeApi
+from bus_operator.webhook import PATH, make_app
 
 pytestmark = pytest.mark.cluster
 
@@ -80,3 +82,31 @@ async def test_what_a_binding_should_not_hold_any_more(client: ApiClient, kube: 
     assert kube.get(f"{SECRETS}/{name}")["data"].keys() == {"generation", "keystore.p12", "ca.crt"}
     await operator.write_binding(OWNER, name, {"generation": "1", "ca.crt": None})
     assert kube.get(f"{SECRETS}/{name}")["data"] == encoded(generation="1", keystore_p12="somebody's")
+
+
+async def test_who_writes_to_the_webhook_has_the_operator_read_nothing_else(
+    client: ApiClient, kube: KubeClient, name: str
+) -> None:
+    """It answers whoever reaches it, and looks BusChannels up that it does not know, in the namespace that is named."""
+    kube.create(SECRETS, {"metadata": {"name": name}, "data": encoded(password="hush")})
+    operator = kube_of(KubeApi(client))
+
+    async def resolve(namespace: str, channel: str) -> str | None:
+        found = await operator.read_resource("BusChannel", (namespace, channel))
+        return None if found is None else found.channel_spec().secret_name(channel)
+
+    async def select(*_: object) -> tuple[str, ...]:
+        return ()
+
+    labels, asking = {"pgmqbus.dev/inject": "true"}, {"pgmqbus.dev/channels": "x"}
+    pod = {"metadata": {"labels": labels, "annotations": asking}, "spec": {"containers": [{}]}}
+    kind = {"group": "", "version": "v1", "kind": "Pod"}
+    answers = []
+    async with TestClient(TestServer(make_app(resolve, select))) as webhook:
+        for guess in (name, "missing"):
+            namespace = f"../../../..{SECRETS}/{guess}?x="
+            request = {"uid": "u", "kind": kind, "namespace": namespace, "operation": "CREATE", "object": pod}
+            review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+            async with webhook.post(PATH, json=review) as answer:
+                answers.append((answer.status, (await answer.text()).replace(guess, "")))
+    assert answers[0] == answers[1]

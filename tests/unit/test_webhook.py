@@ -345,6 +345,8 @@ WITHOUT_REQUEST = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview
         (review("pod"), "request.object is not an object"),
         (review(pod(), namespace=None), "request.namespace is not a string or is empty"),
         (review(pod(), namespace=["shop"]), "request.namespace is not a string or is empty"),
+        (review(pod(), namespace="../../../../api/v1/pods?x="), "request.namespace is not the name of a namespace"),
+        (review(pod(), namespace="shop\n"), "request.namespace is not the name of a namespace"),
         (review({"metadata": 1}), "/metadata is not an object"),
         (review({"metadata": {"labels": []}}), "/metadata/labels is not an object"),
         (review({**pod(), "spec": "x"}), "/spec is not an object"),
