@@ -49,7 +49,8 @@ class DriftTeller:
         self._told[database.key] = frozenset((*report.repaired, *report.remaining))
         channels = {
             channel.status["channel"]: channel
-            for channel in self._selection.channels_of(database.key)
+            # Wire names are those of one database: others may have channels of the same.
+            for channel in self._selection.residents_of(database.key)
             if channel.status.get("channel") in report.channels
         }
         fresh = report.without(told)

@@ -48,6 +48,22 @@ async def test_a_channels_drift_is_told_on_the_channel(
     assert channel.status["credentialGeneration"] == 1
 
 
+async def test_another_databases_channel_of_that_name_is_told_nothing(
+    world: World, namespace: Namespace, created: postgres.Database, channel: Ref
+) -> None:
+    """Or whoever administers one database could have advice posted on the channels in another."""
+    elsewhere = world.namespace()
+    elsewhere.database((await world.postgres()).dsn, default=True)
+    other = elsewhere.channel(database=None, channel=f"{namespace.name}.orders")
+    other.wait_ready()
+    role = (namespace.secret("orders-bus") or {})["username"].replace("login", "channel").rsplit("_", 1)[0]
+    async with created.session() as session:
+        await session.execute(f"alter role {role} createdb")
+    expected = f"role {role}: has CREATEDB"
+    wait_until(lambda: expected in "\n".join(warnings(channel, "DriftRepaired")), "the Event")
+    assert warnings(other, "DriftRepaired") == []
+
+
 async def test_what_is_shared_is_told_on_the_database(
     world: World, namespace: Namespace, created: postgres.Database, channel: Ref
 ) -> None:
