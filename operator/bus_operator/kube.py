@@ -22,6 +22,7 @@ from bus_operator.kube_objects import BindingVersion, Listing, Refusal, Secret, 
 from bus_operator.model import GROUP, VERSION
 from bus_operator.pod_requests import LABEL as INJECT_LABEL
 from bus_operator.status import timestamp
+from bus_operator.texts import escaped
 
 PLURALS = {"BusDatabase": "busdatabases", "BusChannel": "buschannels"}
 FINALIZER = f"{GROUP}/finalizer"
@@ -327,7 +328,7 @@ class Kube:
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             # The API server refuses longer ones.
-            "message": message[:1024],
+            "message": escaped(message)[:1024],
             "source": {"component": COMPONENT},
             "firstTimestamp": now,
             "lastTimestamp": now,

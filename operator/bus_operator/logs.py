@@ -5,6 +5,11 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
+
+from bus_operator.texts import escaped, escaped_json
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class JsonFormatter(logging.Formatter):
@@ -26,7 +31,25 @@ class JsonFormatter(logging.Formatter):
             entry |= getattr(argument, "log_fields", {})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return escaped_json(json.dumps(entry, ensure_ascii=False))
+
+
+class TextFormatter(logging.Formatter):
+    """A record as one line for people, and an exception's below it, further to the right.
+
+    Peers, servers and pods choose what they call themselves: nothing of that begins a line, or commands a terminal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as the library calls it
+        """The line."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - as the library calls it
+        """The traceback, indented."""
+        return "\n".join(f"    {escaped(line)}" for line in super().formatException(ei).split("\n"))
 
 
 _RETRY = re.compile(r"Request attempt #(\d+) failed; will retry: ")
@@ -44,8 +67,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 def configure(level: str, log_format: str) -> None:
     """Sends everything to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(_is_news)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # One line for each watch event and probe is too much at INFO.

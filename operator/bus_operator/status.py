@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from bus_operator.texts import escaped
+
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
@@ -71,7 +73,7 @@ def merge(
                 "status": condition.status,
                 "reason": condition.reason,
                 # The API server refuses messages longer than 32,768 characters.
-                "message": condition.message[:32_000],
+                "message": escaped(condition.message)[:32_000],
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"]
                 if same and "lastTransitionTime" in old

@@ -105,7 +105,8 @@ async def test_who_uses_it_to_the_end_is_named(
     ips = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
     world.kube.patch(f"{pods}/legacy-0/status", {"status": ips})
     async with namespace.login() as before, database.session() as session:
-        peer = await before.join(host="billing-7f9c")
+        # A peer calls itself what it likes.
+        peer = await before.join(host="billing-7f9c\x1b[2J")
         rotate(channel, "now")
         channel.wait_for("Rotating", "CredentialsCurrent")
         rotate(channel, "and again")
@@ -115,11 +116,11 @@ async def test_who_uses_it_to_the_end_is_named(
         )
         await session.execute(LATER, "1 hour")
         (warning,) = wait_until(lambda: told(channel, "CredentialStillUsed"), "the users are named")
-        assert "is still used by billing-7f9c, legacy-0. It ends at " in warning
+        assert r"is still used by billing-7f9c\x1b[2J, legacy-0. It ends at " in warning
         await before.publish(peer, "still works")
         await session.execute(LATER, "23 hours")
         (end,) = wait_until(lambda: told(channel, "CredentialRevoked"), "their time is over")
-        assert "while it was still used by billing-7f9c, legacy-0: restart them" in end
+        assert r"while it was still used by billing-7f9c\x1b[2J, legacy-0: restart them" in end
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
             await before.publish(peer, "no more")
     wait_until(lambda: channel.status["rotationRequest"] == "and again", "the next one begins")

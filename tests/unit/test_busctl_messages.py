@@ -72,6 +72,29 @@ def test_for_people() -> None:
     )
 
 
+def test_who_publishes_commands_no_terminal() -> None:
+    command = "\x1b]52;c;cm0gLXJm\x07\n\x9b2J"
+    payload = {"__type__": f"shop.{command}", "__data__": {"source": command, "target": command, "note": command}}
+    message = messages.read(1, json.dumps(payload).encode())
+    assert tailing.as_text(io.StringIO())(message, AT).isprintable()
+    line = tailing.as_json("shop.orders")(message, AT)
+    assert line.isprintable()
+    assert json.loads(line)["message"] == payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"1" + b"0" * 5000, b"[" * 1010 + b"]" * 1010, b"[" * 9000 + b"]" * 9000, b'{"a":' * 600 + b"1" + b"}" * 600],
+    ids=["digits", "levels", "many levels", "objects"],
+)
+def test_no_message_ends_what_shows_it(payload: bytes) -> None:
+    """All of them are JSON that PostgreSQL takes."""
+    message = messages.read(1, payload)
+    assert tailing.Wanted(pattern=re.compile("1|a")).takes(message) or b"1" not in payload
+    assert tailing.as_text(io.StringIO())(message, AT)
+    assert json.loads(tailing.as_json("shop.orders")(message, AT))["message"] == payload.decode()
+
+
 def test_json_becomes_what_every_client_reads() -> None:
     wrap = Envelopes("BusEndMessage", source="me", target="runner").wrap
     message = JSONMessageSerializer().deserialize(wrap('{"reason": "enough"}'))

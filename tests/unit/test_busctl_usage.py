@@ -1,7 +1,11 @@
 """What busctl says to wrong input, before it does anything. In this process: starting the program takes a second."""
 
+import socket
+import struct
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,3 +214,40 @@ def test_help_has_examples_that_name_real_options(busctl: Busctl) -> None:
     assert "No such option" not in refused.stderr
     assert "'channels.yaml': No such file or directory" in refused.stderr
     assert busctl("--version").stdout.startswith("busctl, version ")
+
+
+@contextmanager
+def refusing_server(message: bytes) -> Iterator[str]:
+    """A server of somebody else's: what it says of every login. Gives its URI."""
+    fields = b"SFATAL\0VFATAL\0C28P01\0M" + message + b"\0\0"
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    if connection.recv(8)[4:] == struct.pack("!I", 80877103):
+                        # No TLS here.
+                        connection.sendall(b"N")
+                        connection.recv(1024)
+                    connection.sendall(b"E" + struct.pack("!I", 4 + len(fields)) + fields)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"postgresql://admin:secret@127.0.0.1:{listener.getsockname()[1]}/app"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("command", ["status", "peers", "apply"])
+def test_what_a_server_says_commands_no_terminal(busctl: Busctl, tmp_path: Path, command: str) -> None:
+    (tmp_path / "bus.yaml").write_text(yaml.safe_dump(manifest()))
+    arguments = ("-f", "bus.yaml") if command == "apply" else ()
+    with refusing_server(b"\x1b]52;c;cm0gLXJm\x07 no \xc2\x9b2J") as uri:
+        result = busctl(command, *arguments, uri=uri)
+    assert result.returncode == 1
+    assert "\ufffd]52;c;cm0gLXJm\ufffd no \ufffd2J" in result.stderr
+    assert result.stderr.replace("\n", "").isprintable()

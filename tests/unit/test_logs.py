@@ -74,6 +74,25 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.endswith("WARNING bus_operator.x: 3 channels")
 
 
+HOSTILE = "web\n2026-11-28 09:00:00,000 INFO    bus_operator.main: all is well \x1b]0;owned\x07 \x9b2J"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_others_are_called_begins_no_line_and_commands_no_terminal(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    logs.configure("INFO", log_format)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        logging.getLogger("bus_operator.x").exception("pod shop/%s asks for orders", HOSTILE)
+    text = capsys.readouterr().err
+    assert text.replace("\n", "").isprintable()
+    assert sum(line.startswith("2026-11-28 09:00:00,000") for line in text.splitlines()) == 0
+    if log_format == "json":
+        assert json.loads(text)["msg"] == f"pod shop/{HOSTILE} asks for orders"
+
+
 def test_what_kopf_tries_for_ever_is_said_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     """As it tries to watch a namespace that is gone: each two seconds."""
     logs.configure("INFO", "json")

@@ -53,6 +53,12 @@ def test_the_first_conditions() -> None:
     ]
 
 
+def test_what_a_server_says_commands_no_terminal() -> None:
+    said = Condition.false("Reachable", "ConnectionFailed", "it says \x1b[2J\n, \x9b and ü")
+    (merged,) = status.merge([], [said], generation=1, now=NOW)
+    assert merged["message"] == r"it says \x1b[2J\n, \x9b and ü"
+
+
 def test_the_transition_time_moves_with_the_status_alone() -> None:
     before = status.merge([], [GOOD, BAD], generation=1, now=NOW)
     other_reason = Condition.false("Installed", "InsufficientPrivilege", "no CREATEROLE")

@@ -7,6 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bus_operator.errors import BusError
+from bus_operator.texts import printable
 
 _COMMANDS = {
     "status": "How channels are, and why one is not ready.",
@@ -73,5 +74,5 @@ def main() -> None:
         click.echo("interrupted; run the same command again to go on", err=True)
         sys.exit(130)
     except BusError as exc:
-        click.echo(f"error: {exc} [{exc.reason}]", err=True)
+        click.echo(printable(f"error: {exc} [{exc.reason}]"), err=True)
         sys.exit(1)

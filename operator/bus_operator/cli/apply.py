@@ -13,6 +13,7 @@ from bus_operator.cli.files import files_option
 from bus_operator.cli.manifests import read_manifests
 from bus_operator.database import AdminConnection
 from bus_operator.errors import SpecError
+from bus_operator.texts import printable
 
 
 @click.command()
@@ -58,4 +59,4 @@ def apply(files: Sequence[IO[str]], uri: str, root: Path | None, namespace: str)
 
 
 def _say(line: str, *, failed: bool = False) -> None:
-    click.echo(line, err=failed)
+    click.echo(printable(line), err=failed)

@@ -20,6 +20,7 @@ from bus_operator.cli import completion
 from bus_operator.cli.source import ClusterSource, DatabaseSource, Source, source_options
 from bus_operator.errors import SpecError
 from bus_operator.secret_entries import entries
+from bus_operator.texts import printable
 from bus_runtime import AccessDeniedError, Binding, BusError, UnavailableError, find_binding
 from bus_runtime.binding import ROOT_VARIABLE, read_binding
 
@@ -95,7 +96,7 @@ def _runtime_errors(source: Source | None) -> Iterator[None]:
     try:
         yield
     except BusError as exc:
-        click.echo(f"error: {exc}", err=True)
+        click.echo(printable(f"error: {exc}"), err=True)
         if isinstance(exc, AccessDeniedError) and isinstance(source, DatabaseSource):
             click.echo(
                 "on PostgreSQL 15 an administrator who is no superuser may not use channels: give a --binding", err=True

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 
+from bus_operator.texts import escaped_json, printable
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 Format = Literal["table", "wide", "json", "yaml", "name"]
 
@@ -44,7 +46,7 @@ def output_option(*formats: Format) -> Callable[[_Command], _Command]:
 def print_data(output: Format | None, value: Any) -> None:
     """Prints what programs read, as JSON or YAML."""
     if output == "json":
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(escaped_json(json.dumps(value, indent=2, ensure_ascii=False)))
         return
     import yaml
 
@@ -79,15 +81,6 @@ def print_lines(lines: Iterable[str]) -> None:
 def is_coloured() -> bool:
     """Whether standard output takes colours, and the user wants them (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def printable(text: str) -> str:
-    """The text without what would command a terminal: peers choose what they call themselves."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    )
 
 
 def print_line(text: str, style: Style) -> None:

@@ -13,6 +13,7 @@ from bus_operator.cli import output as out
 from bus_operator.cli.files import files_option
 from bus_operator.cli.source import ClusterSource, Source, source_options
 from bus_operator.errors import BusError, SpecError
+from bus_operator.texts import printable
 
 if TYPE_CHECKING:
     from bus_operator.cli.manifests import DatabaseManifest, Manifest, Manifests
@@ -242,7 +243,7 @@ def _show(planned: Sequence[Planned], output: Literal["json", "yaml"] | None, *,
             out.print_line(f"  ! {note}", "yellow")
         for statement in item.run.statements:
             for line in _lines(statement, full=full):
-                click.echo(f"      {line}".rstrip())
+                click.echo(printable(f"      {line}".rstrip()))
     click.echo(f"{len(changing)} of {len(planned)} would change; nothing was changed", err=True)
 
 

@@ -12,6 +12,7 @@ from bus_operator.channel_reader import Holding
 from bus_operator.channel_view import ChannelView
 from bus_operator.cli.source import ClusterSource, Source
 from bus_operator.errors import BusError, ConnectionFailedError, SpecError
+from bus_operator.texts import printable
 
 _T = TypeVar("_T")
 
@@ -34,7 +35,7 @@ class Reach:
     def explain(self, left_out: str) -> None:
         """Says on standard error what could not be read, and what would help."""
         for failure in self.failures:
-            click.echo(f"{left_out}: {failure.reason}: {failure}{self._hint(failure)}", err=True)
+            click.echo(printable(f"{left_out}: {failure.reason}: {failure}{self._hint(failure)}"), err=True)
 
     def _hint(self, failure: BusError) -> str:
         if not isinstance(self.source, ClusterSource) or not isinstance(failure, ConnectionFailedError):

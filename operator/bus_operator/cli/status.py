@@ -16,6 +16,7 @@ from bus_operator.cli.peers import print_peers
 from bus_operator.cli.source import ClusterSource, DatabaseSource, Source, source_options
 from bus_operator.errors import BusError
 from bus_operator.peer_view import PeerView
+from bus_operator.texts import printable
 
 if TYPE_CHECKING:
     from bus_operator.channel_reader import Details
@@ -211,7 +212,7 @@ def _explanations(views: Sequence[ChannelView]) -> list[str]:
     lines = [""] if bad else []
     for view in bad[:SHOWN_MESSAGES]:
         where = f"{view.namespace}/{view.name}" if view.name else view.channel
-        lines.append(out.printable(f"{where}: {view.reason}: {view.message}"))
+        lines.append(printable(f"{where}: {view.reason}: {view.message}"))
     if len(bad) > SHOWN_MESSAGES:
         lines.append(f"and {len(bad) - SHOWN_MESSAGES} more that are not ready: busctl status CHANNEL says why")
     return lines
@@ -253,7 +254,7 @@ def _describe(view: ChannelView, peers: Sequence[PeerView] | None) -> None:
         )
         out.print_table(titles, rows)
     elif not view.is_healthy:
-        out.print_lines(["", out.printable(f"{view.reason}: {view.message}")])
+        out.print_lines(["", printable(f"{view.reason}: {view.message}")])
     if peers:
         click.echo()
         print_peers(peers, with_channel=False)

@@ -16,6 +16,7 @@ import click
 from bus_operator.cli import messages
 from bus_operator.cli.messages import Message
 from bus_operator.cli.printing import Printer
+from bus_operator.texts import escaped_json
 from bus_runtime import Binding, IsolatedPgmqBackend
 from bus_runtime.wire import Wire
 
@@ -72,7 +73,7 @@ def as_json(channel: str) -> Render:
             "target": message.target,
             "message": message.payload,
         }
-        return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        return escaped_json(json.dumps(line, ensure_ascii=False, separators=(",", ":")))
 
     return render
 

@@ -16,6 +16,7 @@ from bus_operator.cli import output as out
 from bus_operator.cli.output import Column
 from bus_operator.cli.source import ClusterSource, Source, source_options
 from bus_operator.errors import BusError
+from bus_operator.texts import printable
 
 if TYPE_CHECKING:
     from bus_operator.channel_reader import Holding
@@ -150,7 +151,7 @@ def _frame(height: int, title: str, rates: Sequence["Rate"], failures: Sequence[
     ]
     if len(rates) > room:
         lines.append(f"and {len(rates) - room} more")
-    return [*lines, *(out.printable(f"{failure.reason}: {failure}") for failure in failures)]
+    return [*lines, *(printable(f"{failure.reason}: {failure}") for failure in failures)]
 
 
 def _cells(rate: "Rate") -> list[out.Cell]:
