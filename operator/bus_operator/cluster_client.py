@@ -11,6 +11,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -30,6 +31,16 @@ TIMEOUT = 10.0
 """Seconds for a request."""
 
 
+@dataclass(frozen=True)
+class Typed:
+    """The command line that requests are for: what cannot be done from here is said with how to do it elsewhere."""
+
+    busctl: str = "busctl ..."
+    """It, as it means the same in a pod of the cluster."""
+    kubectl: str = "kubectl exec"
+    """What runs something in a pod of that cluster."""
+
+
 class ClusterClient:
     """JSON in, JSON out.
 
@@ -39,6 +50,7 @@ class ClusterClient:
 
     def __init__(self, access: ClusterAccess, *, timeout: float = TIMEOUT) -> None:
         self.access = access
+        self.typed = Typed()
         self._timeout = timeout
         handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=_tls(access))]
         if access.proxy:

@@ -93,10 +93,11 @@ def _explained(client: ClusterClient, namespace: str, name: str) -> Iterator[Non
 
 
 def in_operator(client: ClusterClient) -> str:
-    """How to run busctl where every database can be reached and read: in the operator's pod."""
+    """How to run what was typed where every database can be reached and read: in the operator's pod."""
+    typed = client.typed
     try:
         metadata = client.get(_OPERATORS)["items"][0]["metadata"]
     except (BusError, LookupError):
         # A hint, for users who may not list Deployments as well.
-        return "kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl ... (NAMESPACE: the operator's)"
-    return f"kubectl exec -n {metadata['namespace']} deploy/{metadata['name']} -- busctl ..."
+        return f"{typed.kubectl} -n NAMESPACE deploy/pgmq-bus -- {typed.busctl} (NAMESPACE: the operator's)"
+    return f"{typed.kubectl} -n {metadata['namespace']} deploy/{metadata['name']} -- {typed.busctl}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from bus_operator.errors import ChannelConflictError, NamespaceUnreadableError, SpecError
+from bus_operator.errors import BusError, ChannelConflictError, NamespaceUnreadableError, SpecError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.model import ChannelSpec, Uid
 
@@ -37,7 +37,11 @@ class Selection:
         """
         if spec.database_ref is not None:
             named = spec.database_ref.namespace or channel.namespace, spec.database_ref.name
-            return await self._existing(channel, named, "create it, or correct spec.databaseRef")
+            # A reference cannot be changed.
+            remedy = "create it, or delete the BusChannel and create it with another spec.databaseRef"
+            if self.existing(named) is None:
+                remedy += await self._namesake(channel, named[1])
+            return await self._existing(channel, named, remedy)
         if "secretRef" in channel.status:
             # A default is chosen once, as with StorageClass: another one must not lead pods away from their messages.
             return await self._existing(channel, _used(channel), "the channel is in that one: create it again")
@@ -57,6 +61,25 @@ class Selection:
                 reason="NamespaceNotAllowed",
             )
         return found
+
+    async def _namesake(self, channel: Resource, name: str) -> str:
+        """That there is a BusDatabase of this name elsewhere, as when its namespace was left out.
+
+        Of one that the channel's namespace may not use nobody is told.
+        """
+        if _used(channel) is not None:
+            # Its messages are not in another one.
+            return ""
+        others = [item for item in self._inventory.databases.values() if item.name == name and not item.deleting]
+        try:
+            usable = [item for item in others if await self._allowed(item, channel.namespace)]
+        except BusError:
+            # What is wrong can be said without the namespace's labels.
+            return ""
+        if len(usable) != 1:
+            return ""
+        namespace = usable[0].namespace
+        return f"; there is {namespace}/{name}: write databaseRef: {{name: {name}, namespace: {namespace}}}"
 
     async def _default(self, channel: Resource) -> Resource:
         defaults = list(self._inventory.defaults())
@@ -119,10 +142,17 @@ class Selection:
         return [channel for key, channel in self._inventory.channels.items() if key[0] == namespace]
 
     def channels_of(self, database: Key) -> Iterable[Resource]:
-        """The BusChannels that a change of this BusDatabase may concern, also those that look for a default."""
+        """The BusChannels that a change of this BusDatabase may concern.
+
+        Also those that look for a default, and those that are told of it because the one that they name is missing.
+        """
         for channel in self._inventory.channels.values():
             reference = channel.spec.get("databaseRef")
-            if reference is None or (reference.get("namespace", channel.namespace), reference["name"]) == database:
+            if reference is None:
+                yield channel
+                continue
+            named = reference.get("namespace", channel.namespace), reference["name"]
+            if named == database or (named[1] == database[1] and self.existing(named) is None):
                 yield channel
 
     def rivals_of(self, channel: Resource, wire_name: str | None) -> list[Resource]:

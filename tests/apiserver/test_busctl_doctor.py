@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -278,7 +278,8 @@ def test_a_database_that_the_operator_reaches_and_we_do_not(shop: Shop, diagnose
     shop.channel("orders", READY)
     assert diagnose() == {}
     said = diagnose(skipped=True)
-    assert "busctl ..." in said[f"BusDatabase {SHOP}/main connection"]
+    command = f"kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl doctor --output json -n {SHOP}"
+    assert command in said[f"BusDatabase {SHOP}/main connection"]
     assert f"BusChannel {SHOP}/orders readers" in said
 
 
@@ -289,16 +290,14 @@ def test_a_database_that_nobody_reaches(shop: Shop, diagnose: Diagnose) -> None:
     assert found[f"BusDatabase {SHOP}/main connection"] == "ConnectionFailed"
 
 
-def test_an_application_developer(shop: Shop, diagnose: Diagnose) -> None:
-    """May read BusChannels and pods, and is told what of the rest could not be looked at, and why."""
-    shop.database("postgresql://postgres:x@127.0.0.1:1/app", REACHABLE, READY)
-    shop.channel("orders", condition("Ready", "False", "ChannelConflict", "belongs to another"))
+def token_with(shop: Shop, *, buses: Sequence[str], pods: Sequence[str]) -> str:
+    """A token of an account that may do this with BusChannels and BusDatabases, and that with pods."""
     namespace = f"/api/v1/namespaces/{SHOP}"
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SHOP}"
     shop.make(f"{namespace}/serviceaccounts", {"metadata": {"name": "developer"}})
     rules = [
-        {"apiGroups": [GROUP], "resources": ["buschannels", "busdatabases"], "verbs": ["get", "list"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+        {"apiGroups": [GROUP], "resources": ["buschannels", "busdatabases"], "verbs": [*buses]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": [*pods]},
     ]
     shop.make(f"{rbac}/roles", {"metadata": {"name": "developer"}, "rules": rules})
     binding = {
@@ -308,11 +307,35 @@ def test_an_application_developer(shop: Shop, diagnose: Diagnose) -> None:
     }
     shop.make(f"{rbac}/rolebindings", binding)
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    token = shop.kube.create(f"{namespace}/serviceaccounts/developer/token", request)["status"]["token"]
+    token: str = shop.kube.create(f"{namespace}/serviceaccounts/developer/token", request)["status"]["token"]
+    return token
+
+
+@pytest.mark.parametrize("verb", ["list", "get"])
+def test_a_pod_by_whoever_may_only_list_or_get(shop: Shop, diagnose: Diagnose, verb: str) -> None:
+    shop.channel("orders", READY, placed=False)
+    shop.pod("without", channels="orders")
+    shop.pod("another", channels="missing")
+    token = token_with(shop, buses=("list",), pods=(verb,))
+    assert diagnose("pod/without", token=token) == {f"Pod {SHOP}/without binding": "BindingMissing"}
+
+
+def test_a_pod_that_is_not_there(shop: Shop, apiserver: Path) -> None:
+    done = busctl_program.run("doctor", "pod/missing", "-n", SHOP, KUBECONFIG=str(apiserver))
+    assert done.returncode == 1
+    said = f"error: there is no pod {SHOP}/missing: kubectl get pods -n {SHOP} shows all [NotFound]"
+    assert said in done.stderr.splitlines()
+
+
+def test_an_application_developer(shop: Shop, diagnose: Diagnose) -> None:
+    """May read BusChannels and pods, and is told what of the rest could not be looked at, and why."""
+    shop.database("postgresql://postgres:x@127.0.0.1:1/app", REACHABLE, READY)
+    shop.channel("orders", condition("Ready", "False", "ChannelConflict", "belongs to another"))
+    token = token_with(shop, buses=("get", "list"), pods=("get", "list"))
     assert diagnose(token=token) == {f"BusChannel {SHOP}/orders ready": "ChannelConflict"}
     said = diagnose(token=token, skipped=True)
     assert "cannot get resource" in said[f"BusDatabase {SHOP}/main connection"]
-    assert "busctl ..." in said[f"BusDatabase {SHOP}/main connection"]
+    assert "-- busctl doctor --output json -n " in said[f"BusDatabase {SHOP}/main connection"]
     assert "cannot create resource" in diagnose(token=token, skipped=True, injection=True)["Injection webhook webhook"]
 
 

@@ -58,7 +58,8 @@ async def test_peers_come_from_the_database(
     assert "Ready:        True (Ready)" in shown
     user = f"system:serviceaccount:{namespace.name}:viewer"
     assert f'peers are left out: Forbidden: secrets "main-admin" is forbidden: User "{user}" cannot get' in said
-    assert "the operator can: kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl ..." in said
+    elsewhere = f"kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl status orders -n {namespace.name}"
+    assert f"the operator can: {elsewhere} (NAMESPACE: the operator's)" in said
     assert busctl("peers", "orders", kubeconfig=viewer, code=1)[0] == ""
 
     # What does not answer from here is said with where it would.
@@ -67,6 +68,28 @@ async def test_peers_come_from_the_database(
     assert "peers are left out: ConnectionFailed: 127.0.0.1:1/" in said
     assert "If it cannot be reached from here: kubectl exec -n " in said
     assert "hunter2" not in said
+
+
+async def test_the_doctor_of_a_pod_in_the_operators_pod(
+    world: World, namespace: Namespace, busctl: Any, kube: KubeClient
+) -> None:
+    """With the operator's account, which may list pods and get none."""
+    namespace.database((await world.postgres()).dsn)
+    namespace.channel().wait_ready()
+    kube.create(f"/api/v1/namespaces/{namespace.name}/serviceaccounts", {"metadata": {"name": "default"}})
+    metadata = {
+        "name": "billing-0",
+        "labels": {"pgmqbus.dev/inject": "true"},
+        "annotations": {"pgmqbus.dev/channels": "orders"},
+    }
+    spec = {"containers": [{"name": "main", "image": "none"}]}
+    kube.create(f"/api/v1/namespaces/{namespace.name}/pods", {"metadata": metadata, "spec": spec})
+    shown, _ = busctl("doctor", "pod/billing-0", code=1, kubeconfig=world.operator.kubeconfig)
+    assert f"Pod {namespace.name}/billing-0" in shown
+    assert "BindingMissing" in shown
+    # What it asks for is looked into as well, with the administrator's Secret.
+    assert f"✓ BusDatabase {namespace.name}/main" in shown
+    assert f"✓ BusChannel {namespace.name}/orders" in shown
 
 
 Findings = dict[str, dict[str, str]]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import yaml
 from control_plane import wait_until
 from operator_world import Namespace, Ref, World
 
@@ -15,10 +16,29 @@ def database_of(channel: Ref) -> str:
 def test_database_not_found(world: World, namespace: Namespace) -> None:
     channel = namespace.channel(database="missing")
     assert channel.wait_for("DatabaseNotFound")["message"] == (
-        f"there is no BusDatabase {namespace.name}/missing: create it, or correct spec.databaseRef"
+        f"there is no BusDatabase {namespace.name}/missing: create it, or delete the BusChannel and create it with"
+        " another spec.databaseRef"
     )
     assert channel.condition("Provisioned")["status"] == "False"
     assert channel.condition("CredentialsCurrent")["reason"] == "Waiting"
+
+
+async def test_the_namespace_of_the_database_was_forgotten(world: World, namespace: Namespace) -> None:
+    """The channel is told of the one that was meant when it appears and lets it in, and what it is told helps."""
+    channel = namespace.channel(database="forgotten")
+    assert "; there is " not in channel.wait_for("DatabaseNotFound")["message"]
+    other = world.namespace()
+    meant = other.database((await world.postgres()).dsn, "forgotten")
+    meant.wait_ready()
+    assert "; there is " not in channel.condition()["message"]
+    meant.patch({"allowedNamespaces": {"from": "All"}})
+    hint = f"; there is {other.name}/forgotten: write databaseRef: "
+    wait_until(lambda: hint in channel.condition()["message"], "the channel is told")
+    reference = yaml.safe_load(channel.condition()["message"].partition(hint)[2])
+    assert reference == {"name": "forgotten", "namespace": other.name}
+    channel.delete()
+    channel.wait_gone()
+    namespace.channel(database=f"{reference['namespace']}/{reference['name']}").wait_ready()
 
 
 def test_no_default(world: World, namespace: Namespace) -> None:

@@ -136,3 +136,11 @@ def test_a_finding_is_indented_where_a_terminal_is_narrow(
     pieces: list[str | tuple[str, Style]] = ["  ", ("✗", "red"), " readers  ", ("Stalled", "red")]
     print_pieces(*pieces, ": it is there and reads nothing", indent=6)
     assert capsys.readouterr().out == shown
+
+
+def test_a_command_to_paste_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((30, 24)))
+    command = "kubectl exec -n pgmq-bus deploy/pgmq-bus -- busctl doctor -n shop"
+    print_pieces("  it cannot be reached from here. The operator reaches it: ", command, indent=6)
+    assert capsys.readouterr().out.splitlines()[-1] == f"      {command}"

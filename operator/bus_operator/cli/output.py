@@ -25,6 +25,9 @@ _CODES: dict[Style, str] = {"": "", "bold": "1", "dim": "2", "red": "31", "green
 _GAP = 3
 """Spaces between columns."""
 
+_UNBROKEN = re.compile(r"kubectl exec .*|\S+ *| +")
+"""A word, or a command to paste: that is left to the terminal, which remembers that it is one line."""
+
 
 def style_of(status: str) -> Style:
     """The colour of a condition's status."""
@@ -136,7 +139,7 @@ def _wrapped(texts: Iterable[_Text], columns: int, indent: int) -> list[list[_Te
     lines: list[list[_Text]] = [[]]
     used = 0
     for text, style in texts:
-        for word in re.findall(r"\S* *", text):
+        for word in _UNBROKEN.findall(text):
             if used + _width(word.rstrip()) > columns and used > indent:
                 lines.append([_Text(" " * indent)])
                 used = indent

@@ -87,6 +87,10 @@ def source_options(
             if unless is not None and unless(options, uri is not None or bool(_asked(of_clusters))):
                 return command(*args, source=None, **options)
             source = open_source(uri, kubeconfig, context, namespace, everywhere=everywhere)
+            if isinstance(source, ClusterSource):
+                from bus_operator.cli.typed import typed_in
+
+                source.client.typed = typed_in(source.namespace)
             click.echo(f"on {source}", err=True)
             return command(*args, source=source, **options)
 

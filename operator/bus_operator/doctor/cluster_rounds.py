@@ -17,7 +17,7 @@ from bus_operator.doctor.database import DatabaseFacts, DatabaseLook
 from bus_operator.doctor.findings import Examined
 from bus_operator.doctor.pod import PodFacts
 from bus_operator.doctor.rounds import examine_channel, or_error
-from bus_operator.errors import BusError, SpecError
+from bus_operator.errors import BusError, NotFoundError, SpecError
 from bus_operator.peer_view import PeerView
 from bus_operator.pod_requests import LABEL, labels_of, overlooked_channels
 from bus_operator.pods import Pod, Selecting
@@ -170,7 +170,20 @@ def _channels(client: ClusterClient, namespace: str | None) -> tuple[Sequence[Ch
 def _meant_pod(client: ClusterClient, target: Target | None) -> list[_Row]:
     if target is None or target.kind != "pod":
         return []
-    return list(client.rows(f"/api/v1/namespaces/{target.namespace}/pods/{target.name}"))
+    pods = f"/api/v1/namespaces/{target.namespace}/pods"
+    try:
+        # The operator, in whose pod this is run as well, may list pods and get none.
+        found = list(client.rows(pods, field_selector=f"metadata.name={target.name}"))
+    except SpecError as exc:
+        if exc.reason != "Forbidden":
+            raise
+        # Others may get pods and list none.
+        return list(client.rows(f"{pods}/{target.name}"))
+    if not found:
+        raise NotFoundError(
+            f"there is no pod {target.namespace}/{target.name}: kubectl get pods -n {target.namespace} shows all"
+        )
+    return found
 
 
 def _other_pods(
