@@ -91,6 +91,8 @@ class Controller:
         self.inventory = Inventory()
         self.listed = asyncio.Event()
         """Set once everything was listed."""
+        self.page_size = 0
+        """Of how many resources at a time no page of the last list was too large."""
         self._kube = kube
         self._access = NamespaceAccess(kube, self.inventory, interval=resync)
         self._resync = resync
@@ -146,6 +148,7 @@ class Controller:
             except (BusError, ApiException) as exc:
                 logger.warning("cannot list what is there: %s", exc)
                 return False
+        self.page_size = min(listing.page_size for listing in listings.values())
         unread = unknown(refused)
         for kind, listing in listings.items():
             for resource in listing.resources:

@@ -14,8 +14,8 @@ RECONNECT = 2.0
 """Seconds between attempts to watch an API server that does not serve, for ever. kopf's own come later and later, up to
 21 s after the server is back; and when they have failed for 54 s they end, and the process with them."""
 
-PAGE = 20
-"""Objects of a list that kopf reads at a time, however large they are. Users may write 1.5 MB into each, and to read a
+SMALL_PAGE = 20
+"""Objects of a list that fit into the memory however large they are. Users may write 1.5 MB into each, and to read a
 page takes several times its size."""
 
 CONNECT_TIMEOUT = 5.0
@@ -36,14 +36,19 @@ def register(registry: kopf.OperatorRegistry, controller: Controller, canary: Ca
         controller.observe(event["type"], event["object"])
 
 
-def settings() -> kopf.OperatorSettings:
-    """Kopf's settings for an operator that only wants events: nothing is written to resources, no CRD is watched."""
+def settings(page_size: int) -> kopf.OperatorSettings:
+    """Kopf's settings for an operator that only wants events: nothing is written to resources, no CRD is watched.
+
+    Args:
+        page_size: How many objects of a list to read at a time, as another list found it to be possible: kopf tells of
+            no event before its list has ended, and a busy API server takes a second or two for each page.
+    """
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
     # Memory, at thousands of resources: a list comes page by page, and the worker that kopf gives to each of them for
     # an event ends at once, for all that it does is to wake.
-    chosen.watching.chunk_size = PAGE
+    chosen.watching.chunk_size = max(page_size, SMALL_PAGE)
     chosen.queueing.worker_limit = 100
     chosen.queueing.idle_timeout = 0.1
     chosen.watching.server_timeout = 300

@@ -17,7 +17,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import SecretError, SpecError, TransientError
 from bus_operator.inventory import Key, Resource
-from bus_operator.kube_api import KubeApi, message_of, unless_missing
+from bus_operator.kube_api import PAGE, KubeApi, message_of, unless_missing
 from bus_operator.kube_objects import BindingVersion, Listing, Refusal, Secret, Subject, owner_reference
 from bus_operator.model import GROUP, VERSION
 from bus_operator.pod_requests import LABEL as INJECT_LABEL
@@ -156,16 +156,17 @@ class Kube:
 
         Its version is that of the first page, which is the oldest where there are several namespaces.
         """
-        version, resources = "", []
+        version, resources, page_size = "", [], PAGE
         with _translated(f"the list of {PLURALS[kind]}"):
             for namespace in self._scopes:
                 if namespace in without:
                     continue
                 async for page in self._api.pages(collection(PLURALS[kind], namespace)):
-                    version = version or page["metadata"]["resourceVersion"]
+                    version = version or page.resource_version
+                    page_size = min(page_size, page.limit)
                     # The items of a list come without their kind.
-                    resources += [Resource.from_body(item | {"kind": kind}) for item in page["items"]]
-        return Listing(version, resources)
+                    resources += [Resource.from_body(item | {"kind": kind}) for item in page.items]
+        return Listing(version, resources, page_size)
 
     @property
     def _scopes(self) -> tuple[str | None, ...]:
@@ -281,7 +282,7 @@ class Kube:
             path = collection("pods", namespace, api="/api/v1")
             pages = self._api.pages(path, label_selector=labels, field_selector=fields, accept=METADATA_LIST)
             async for page in pages:
-                for item in page["items"] or ():
+                for item in page.items:
                     yield item
                     # A page comes at once: whoever looks at hundreds of pods leaves others a turn, above all the Lease.
                     await asyncio.sleep(0)

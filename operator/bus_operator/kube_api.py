@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -48,6 +49,21 @@ AT_ONCE = 16
 connection of its own, whose buffers take a third of a megabyte here."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list.
+
+    Attributes:
+        items: The objects.
+        resource_version: Of the list.
+        limit: How many objects it might have held, with no more than `PAGE_BYTES` (but for a single one).
+    """
+
+    items: list[dict[str, Any]]
+    resource_version: str
+    limit: int
+
+
 @asynccontextmanager
 async def connect() -> AsyncIterator["KubeApi"]:
     """The cluster this process runs in, else the current kubeconfig's. Raises StartError when there is neither."""
@@ -84,7 +100,7 @@ class KubeApi:
         label_selector: str | None = None,
         field_selector: str | None = None,
         accept: str = JSON,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncIterator[Page]:
         """A list, a page at a time.
 
         Raises ApiException with the status 410 when it took so long that the API server has forgotten how it went on.
@@ -101,15 +117,16 @@ class KubeApi:
             if text is None:
                 limit = max(1, limit // 4)
                 continue
-            if len(text) < PAGE_BYTES // 4:
-                limit = min(PAGE, limit * 2)
+            size = len(text)
             page = json.loads(text)
             del text
-            yield page
-            following = page["metadata"].get("continue")
-            if not following:
+            metadata = page["metadata"]
+            yield Page(page["items"] or [], metadata["resourceVersion"], limit)
+            if not metadata.get("continue"):
                 return
-            query["continue"] = following
+            query["continue"] = metadata["continue"]
+            if size < PAGE_BYTES // 4:
+                limit = min(PAGE, limit * 2)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Posts to a collection; the object as it then is."""

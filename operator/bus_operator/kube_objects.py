@@ -64,10 +64,17 @@ class Secret:
 
 @dataclass(frozen=True)
 class Listing:
-    """All resources of a kind as they were at one moment."""
+    """All resources of a kind as they were at one moment.
+
+    Attributes:
+        resource_version: That of the moment.
+        resources: What there was.
+        page_size: Of how many at a time no page was too large.
+    """
 
     resource_version: str
     resources: list[Resource]
+    page_size: int
 
     def is_newer_than(self, resource: Resource) -> bool:
         """Whether the resource would be listed if it were there."""

@@ -153,7 +153,7 @@ class Operator:
         try:
             await kopf.operator(
                 registry=registry,
-                settings=handlers.settings(),
+                settings=handlers.settings(self._controller.page_size),
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,
                 standalone=True,

@@ -59,7 +59,7 @@ class FinalizerRelease:
             try:
                 async for page in self._api.pages(collection(PLURALS["BusChannel"], namespace)):
                     begun = True
-                    for item in page["items"]:
+                    for item in page.items:
                         yield Resource.from_body(item | {"kind": "BusChannel"})
                 return
             except ApiException as exc:

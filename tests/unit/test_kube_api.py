@@ -18,7 +18,7 @@ from virtual_time import run
 
 from bus_operator import kube_api
 from bus_operator.kube import Kube
-from bus_operator.kube_api import PAGE_BYTES, UNSETTLED, KubeApi
+from bus_operator.kube_api import PAGE, PAGE_BYTES, UNSETTLED, KubeApi
 
 
 @dataclass
@@ -82,7 +82,10 @@ def test_refusals_of_a_server_that_was_away_a_moment_ago_are_not_believed(absenc
 
 async def test_whoever_looks_at_many_pods_leaves_others_a_turn() -> None:
     """A page of them comes at once, and the Lease must be renewed meanwhile."""
-    page = {"metadata": {}, "items": [{"metadata": {"name": f"pod-{number}"}} for number in range(200)]}
+    page = {
+        "metadata": {"resourceVersion": "1"},
+        "items": [{"metadata": {"name": f"pod-{number}"}} for number in range(200)],
+    }
     server = Server(body=json.dumps(page).encode())
     kube = Kube(KubeApi(cast(ApiClient, server)), secrets_role="secrets", service_account=("bus", "operator"))
     turns = 0
@@ -113,7 +116,7 @@ class Lists:
         first, limit = int(request.query.get("continue", 0)), int(request.query["limit"])
         page = self.sizes[first : first + limit]
         after = first + len(page)
-        metadata = {"continue": str(after)} if after < len(self.sizes) else {}
+        metadata = {"resourceVersion": "1"} | ({"continue": str(after)} if after < len(self.sizes) else {})
         items = [
             {"metadata": {"name": str(first + number), "annotations": {"a": "x" * size}}}
             for number, size in enumerate(page)
@@ -149,23 +152,29 @@ async def test_what_users_write_into_their_metadata_does_not_fill_the_memory() -
     """One of them can make hundreds of objects of a megabyte, and the operator is everybody's."""
     lists = Lists([1000] * 700 + [300_000] * 100 + [1000] * 700)
     names: list[int] = []
+    limits: list[int] = []
     largest = 0
     async with served(lists.list) as api:
         async for page in api.pages("/things"):
-            names += [int(item["metadata"]["name"]) for item in page["items"]]
-            largest = max(largest, len(json.dumps(page)))
+            names += [int(item["metadata"]["name"]) for item in page.items]
+            limits.append(page.limit)
+            largest = max(largest, len(json.dumps(page.items)))
+            assert len(page.items) <= page.limit
     assert names == list(range(1500)), "each once, in order"
     assert largest <= PAGE_BYTES
+    # What kopf, which cannot choose, is told to read at a time.
+    assert min(limits) * 300_000 <= PAGE_BYTES
+    assert limits[0] == PAGE
     # What is too large is not read to its end, and pages grow again afterwards.
     assert lists.sent < 3 * sum(lists.sizes)
     assert len(lists.answers) < 60
 
 
 async def test_an_object_that_is_larger_than_a_page() -> None:
-    page = json.dumps({"metadata": {}, "items": [{"a": "x" * PAGE_BYTES}]}).encode()
+    page = json.dumps({"metadata": {"resourceVersion": "1"}, "items": [{"a": "x" * PAGE_BYTES}]}).encode()
     server = Server(body=page)
     pages = [page async for page in KubeApi(cast(ApiClient, server)).pages("/things")]
-    assert [len(page["items"]) for page in pages] == [1]
+    assert [len(page.items) for page in pages] == [1]
     assert server.asked[-1].endswith("limit=1")
 
 

@@ -16,7 +16,7 @@ from bus_operator.database_reconciler import DatabaseReconciler
 from bus_operator.errors import NamespaceUnreadableError, SpecError
 from bus_operator.inventory import Inventory, Resource
 from bus_operator.kube import Kube
-from bus_operator.kube_api import KubeApi
+from bus_operator.kube_api import PAGE, KubeApi, Page
 from bus_operator.kube_objects import Refusal
 from bus_operator.namespace_access import LOOK_INTERVAL, NamespaceAccess
 from bus_operator.pending_deletions import PendingDeletions
@@ -60,8 +60,9 @@ class Cluster:
         items = [item for item in self.resources if (item["kind"], item["metadata"]["namespace"]) == (kind, name)]
         return {"metadata": {"resourceVersion": "100"}, "items": items}
 
-    async def pages(self, path: str, **_: Any) -> AsyncIterator[Json]:
-        yield await self.get(path)
+    async def pages(self, path: str, **_: Any) -> AsyncIterator[Page]:
+        found = await self.get(path)
+        yield Page(found["items"], found["metadata"]["resourceVersion"], PAGE)
 
     def kube(self, *namespaces: str) -> Kube:
         return Kube(cast(KubeApi, self), secrets_role="", service_account=("", ""), namespaces=namespaces)
