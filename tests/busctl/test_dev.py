@@ -143,7 +143,7 @@ def test_ending_it(project: Path) -> None:
     assert "listener │ left" in run.output
     assert '{"order":"the last one"}' in run.output
     assert "stubborn │ does not end, and is killed" in run.output
-    assert gone(*pids, seconds=1)
+    assert gone(*pids, seconds=10)
     assert left_behind(project) == []
 
 
@@ -170,7 +170,7 @@ def test_killed(project: Path) -> None:
     with busctl_run(project, "dev", "--", "python", "shop.py") as run:
         assert run.wait() == 3, run.output
         assert "the run before was killed" in run.output
-    assert gone(*pids, seconds=1)
+    assert gone(*pids, seconds=10)
     assert left_behind(project) == []
 
 

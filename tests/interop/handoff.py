@@ -94,7 +94,7 @@ async def main(role: str, kind: str, root: Path) -> None:
         bus = PgmqBus(backend=bus_runtime.IsolatedPgmqBackend.from_binding(root=root))
     runner = WorkerRunner(name=f"runner-{role}", bus=bus, handle_sigint=False)
     await runner.add_workers(Greeter() if role == "greeter" else Specialist())
-    await asyncio.wait_for(runner.run(), 60)
+    await asyncio.wait_for(runner.run(), 180)
     if pool is not None:
         await pool.close()
     say("ended")

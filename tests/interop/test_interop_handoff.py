@@ -29,7 +29,7 @@ async def test_two_runners_find_each_other_and_hand_over(
     bus = await ours(listener)
     processes = [await start(role, kind, bindings) for role, kind in zip(("greeter", "specialist"), kinds, strict=True)]
     try:
-        outputs = await asyncio.wait_for(asyncio.gather(*(p.communicate() for p in processes)), 100)
+        outputs = await asyncio.wait_for(asyncio.gather(*(p.communicate() for p in processes)), 240)
     finally:
         for process in processes:
             if process.returncode is None:

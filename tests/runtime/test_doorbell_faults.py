@@ -16,6 +16,9 @@ from bus_runtime import PgmqBus, doorbell, log_peer, trust
 
 SEED = 20240607
 
+SOON = 5.0
+"""Seconds: on whatever machine, less than the minute between looks at the log."""
+
 
 @pytest.fixture
 def rng() -> random.Random:
@@ -71,7 +74,7 @@ async def test_every_message_arrives_once_and_in_order(
     recorders = [Recorder(str(number)) for number in range(3)]
     buses = [await make_bus(recorder, max_poll_seconds=1) for recorder in recorders]
     await asyncio.gather(*(publish(bus, range(n * 200, n * 200 + 200), 0.001) for n, bus in enumerate(buses)))
-    await eventually(lambda: all(len(recorder.messages) >= 600 for recorder in recorders), seconds=20)
+    await eventually(lambda: all(len(recorder.messages) >= 600 for recorder in recorders), seconds=60)
     assert recorders[0].numbers == recorders[1].numbers == recorders[2].numbers
     assert sorted(recorders[0].numbers) == list(range(600))
     for n in range(3):
@@ -124,7 +127,7 @@ async def test_a_flood_of_forgeries_causes_no_statements(
     await eventually(lambda: relay.doorbell.counters.forged > 1000)
     # The two look by themselves, four times a second at most.
     assert calls <= 2 + 8 * (time.monotonic() - began)
-    assert await arrives(recorder, writer, 1) < 1
+    assert await arrives(recorder, writer, 1) < SOON
     assert reader.stats().wake == "doorbell"
     assert recorder.numbers == [0, 1]
 
@@ -154,7 +157,7 @@ async def test_a_flood_with_unknown_keys_causes_few_statements(
             relay.send(genuine[:2] + b"none" + genuine[6:])
         await asyncio.sleep(0.005)
     assert 1 <= fetched <= 1 + (time.monotonic() - began)
-    assert await arrives(recorder, writer, 1) < 1
+    assert await arrives(recorder, writer, 1) < SOON
 
 
 async def test_blocked_one_way(network: Network, make_bus: Any) -> None:
@@ -171,8 +174,9 @@ async def test_blocked_one_way(network: Network, make_bus: Any) -> None:
     # Until the other knows of it, and from then on without looking at the log in vain.
     await eventually(lambda: peer_of(two)._announcer._roster.listeners)
     waits = [await arrives(deaf, two, number) for number in range(sent, sent + 20)]
-    assert sorted(waits)[10] < 0.1
-    assert await arrives(hearing, one, sent + 20) < 1
+    # Less than the quarter of a second that a look takes to come.
+    assert sorted(waits)[10] < 0.2
+    assert await arrives(hearing, one, sent + 20) < SOON
     assert one.stats().wake == "listen"
     assert two.stats().wake == "doorbell"
     await all_settled(one, two)
@@ -189,7 +193,7 @@ async def test_blocked_and_free_again(network: Network, make_bus: Any, quickly_p
         number += 1
         await arrives(recorder, writer, number)
     network.become(deliver)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while reader.stats().wake != "doorbell":
             number += 1
             await arrives(recorder, writer, number)
@@ -211,7 +215,7 @@ async def test_blocked_behind_a_transaction_pooler(
         await arrives(recorder, writer, 0)
         await eventually(lambda: reader.stats().wake == "poll")
         for number in range(1, 20):
-            assert await arrives(recorder, writer, number) < 2
+            assert await arrives(recorder, writer, number) < SOON
         assert recorder.numbers == list(range(20))
         await asyncio.gather(reader.stop(), writer.stop())
 
@@ -229,8 +233,8 @@ async def test_messages_of_the_reference_client_are_noticed(network: Network, ma
         began, before = time.monotonic(), reader.stats().position
         await connection.execute("select public.bus_publish($1, $2, '{}'::jsonb)", channel.name, queue)
         await eventually(lambda before=before: reader.stats().position == before + 1)
-        assert time.monotonic() - began < 1
-    assert await arrives(recorder, writer, 1) < 1
+        assert time.monotonic() - began < SOON
+    assert await arrives(recorder, writer, 1) < SOON
     assert reader.stats().wake == "doorbell"
     await connection.close()
 
@@ -245,7 +249,7 @@ async def test_a_changed_key_is_followed(network: Network, make_bus: Any, databa
                 "update pgmq_bus.channel set doorbell_key = sha256(random()::text::bytea), roster = roster + 1 "
                 "returning doorbell_key"
             )
-        assert await arrives(recorder, writer, number) < 2
+        assert await arrives(recorder, writer, number) < SOON
         await eventually(lambda key=key: all(relay.doorbell._key == key for relay in network.relays))
     assert recorder.numbers == [0, 1, 2, 3]
     assert reader.stats().wake == "doorbell"

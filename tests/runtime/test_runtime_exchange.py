@@ -96,7 +96,7 @@ async def test_a_wake_up_beats_polling_by_far(make_bus: Any) -> None:
         began = time.monotonic()
         await writer.send(note(number))
         await eventually(lambda expected=number + 1: len(recorder.messages) == expected)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
 
 
 async def test_a_pool_of_one_connection_is_enough(channel: Channel) -> None:

@@ -67,7 +67,7 @@ async def test_one_peer_listens_and_the_others_are_rung(channel: Channel, make_b
             began = time.monotonic()
             await publish(number)
             await eventually(lambda number=number: all(r.numbers[-1:] == [number] for r in recorders))
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
     assert [recorder.numbers for recorder in recorders] == [list(range(20))] * 3
     assert listening(*buses) == [buses[0]]
     assert {bus.stats().wake for bus in buses} == {"doorbell"}
