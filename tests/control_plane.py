@@ -27,6 +27,9 @@ GROUP, VERSION = "pgmqbus.dev", "v1alpha1"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
+PATIENCE = 45.0
+"""Seconds to wait for what takes one or two where a machine has nothing else to do."""
+
 Manifest = dict[str, Any]
 
 
@@ -220,7 +223,7 @@ def _established(definition: Manifest) -> dict[str, str] | None:
     return found if found.get("Established") == "True" else None
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """Polls until `condition` returns something true, which is returned."""
     deadline = time.monotonic() + seconds
     while True:

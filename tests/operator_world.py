@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import postgres
-from control_plane import GROUP, VERSION, KubeClient, Manifest, wait_until
+from control_plane import GROUP, PATIENCE, VERSION, KubeClient, Manifest, wait_until
 from operator_process import RELEASE, RELEASE_NAMESPACE, SECRETS_ROLE, Operator
 
 API = f"/apis/{GROUP}/{VERSION}"
@@ -37,7 +37,7 @@ class Ref:
         conditions = self.status.get("conditions", [])
         return next((item for item in conditions if item["type"] == type_), {})
 
-    def wait_for(self, reason: str, type_: str = "Ready", seconds: float = 15.0) -> dict[str, Any]:
+    def wait_for(self, reason: str, type_: str = "Ready", seconds: float = PATIENCE) -> dict[str, Any]:
         """Waits until the condition has this reason; for Ready, about the latest generation."""
 
         def holds() -> dict[str, Any] | None:
@@ -52,12 +52,12 @@ class Ref:
         except AssertionError as exc:
             raise AssertionError(f"{exc}\nstatus: {self.status}") from None
 
-    def wait_ready(self, seconds: float = 15.0) -> Any:
+    def wait_ready(self, seconds: float = PATIENCE) -> Any:
         """Waits for Ready; returns the status."""
         assert self.wait_for("Ready", seconds=seconds)["status"] == "True"
         return self.status
 
-    def wait_gone(self, seconds: float = 15.0) -> None:
+    def wait_gone(self, seconds: float = PATIENCE) -> None:
         wait_until(lambda: self.get() is None, f"{self.path} is gone", seconds)
 
     def patch(self, spec: Manifest) -> None:
@@ -196,6 +196,12 @@ class Namespace:
         async with self.login() as login:
             return await login.read(await login.join())
 
+    def ready_channels(self) -> int:
+        """How many of its BusChannels are ready now."""
+        items = self._kube.get(f"{API}/namespaces/{self.name}/buschannels")["items"]
+        conditions = [condition for item in items for condition in item.get("status", {}).get("conditions", [])]
+        return sum((each["type"], each["status"]) == ("Ready", "True") for each in conditions)
+
     def _create(self, kind: str, name: str, spec: Manifest) -> Ref:
         plural = f"{kind.lower()}s"
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec}
@@ -276,7 +282,7 @@ class World:
                     self.kube.delete(f"{API}/namespaces/{namespace.name}/{plural}/{item['metadata']['name']}")
         for namespace in self._namespaces:
             path = f"{API}/namespaces/{namespace.name}/buschannels"
-            wait_until(lambda path=path: not self.kube.get(path)["items"], f"{path} are gone", seconds=30)
+            wait_until(lambda path=path: not self.kube.get(path)["items"], f"{path} are gone")
         asyncio.run(self._drop_databases())
 
     async def _drop_databases(self) -> None:

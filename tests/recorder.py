@@ -59,8 +59,8 @@ class Recorder(BusSubscriber):
         self.messages.append(message)
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait until the condition holds."""
+async def eventually(condition: Callable[[], object], seconds: float = 25.0) -> None:
+    """Wait until the condition holds: not for as long as a bus takes that only its own looks help, half a minute."""
     try:
         async with asyncio.timeout(seconds):
             while not condition():

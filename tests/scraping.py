@@ -27,4 +27,4 @@ def value(operator: Operator, name: str, /, **labels: str) -> float | None:
 
 
 def wait_for(operator: Operator, expected: float | None, name: str, /, **labels: str) -> None:
-    wait_until(lambda: value(operator, name, **labels) == expected, f"{name} {labels} is {expected}", seconds=30)
+    wait_until(lambda: value(operator, name, **labels) == expected, f"{name} {labels} is {expected}")

@@ -394,7 +394,7 @@ async def webhook(kube: KubeClient, age: timedelta, *, listens: bool = True, ser
     ids=["well", "unreachable", "expired"],
 )
 async def test_the_webhook(shop: Shop, diagnose: Diagnose, age: timedelta, listens: bool, expected: Codes) -> None:
-    async with webhook(shop.kube, age, listens=listens), asyncio.timeout(30):
+    async with webhook(shop.kube, age, listens=listens), asyncio.timeout(120):
         # The API server takes a moment to know of it.
         while await asyncio.to_thread(diagnose, injection=True) != expected:
             await asyncio.sleep(0.1)
@@ -427,7 +427,7 @@ async def test_the_expired_certificate_of_a_service(
     hook = webhook_of({"service": service, "caBundle": authority}, SHOP)
     shop.kube.create(WEBHOOKS, {"metadata": {"name": NAME}, "webhooks": [hook]})
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             # The API server takes a moment to know of it.
             while not (found := await asyncio.to_thread(diagnose, injection=True)):
                 await asyncio.sleep(0.1)

@@ -213,7 +213,7 @@ def test_uninstalling(run: Run, api: client.ApiClient, definitions: dict[str, An
         def job() -> Any:
             return [job for job in batch.list_namespaced_job(namespace).items if job.metadata.name == name]
 
-        wait_until(job, "the hook's job is made", 30)
+        wait_until(job, "the hook's job is made")
         # By now the operator has no rights any more: it could not put its finalizer on again.
         assert "gone-pgmq-bus" not in {item.metadata.name for item in rbac.list_cluster_role_binding().items}
         assert name in {item.metadata.name for item in rbac.list_cluster_role_binding().items}

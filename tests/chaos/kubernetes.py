@@ -202,7 +202,7 @@ async def webhook_down(stage: Stage) -> float:
     ]
     kube.patch(_WEBHOOKS, {"webhooks": reachable})
     try:
-        wait_until(lambda: _is_injected(_pod(stage, dry_run=True)), "pods are injected", 30)
+        wait_until(lambda: _is_injected(_pod(stage, dry_run=True)), "pods are injected")
         stage.operator.kill()
         lacking = _pod(stage)
         assert not _is_injected(lacking)

@@ -32,7 +32,7 @@ async def main():
     await bus.subscribe(echo)
     await bus.start()
     await bus.publish(BusTTSSpeakMessage(source="ping", text="hello"), raise_on_error=True)
-    await asyncio.wait_for(echo.got.wait(), 10)
+    await asyncio.wait_for(echo.got.wait(), 60)
     await bus.stop()
     print("pong")
 
@@ -78,7 +78,7 @@ def succeeded(cluster: Cluster, namespace: str, name: str) -> bool:
 
 def ready(cluster: Cluster, namespace: str, *names: str) -> None:
     for name in names:
-        cluster.kubectl("wait", "--for=condition=Ready", "-n", namespace, f"buschannel/{name}", "--timeout=30s")
+        cluster.kubectl("wait", "--for=condition=Ready", "-n", namespace, f"buschannel/{name}", "--timeout=90s")
 
 
 def test_every_container_gets_every_channel_it_asked_for(cluster: Cluster, namespace: str, image: str) -> None:
@@ -154,7 +154,7 @@ def test_a_pod_that_is_selected_never_waits_and_finds_the_files_later(
     cluster.apply(worker)
     assert cluster.get("pod", "worker", "-n", namespace)["metadata"]["annotations"]["pgmqbus.dev/injected"] == "orders"
     cluster.wait_until("it has been started without", lambda: restarts(cluster, namespace, "worker") > 0)
-    cluster.kubectl("delete", "buschannel", "orders", "-n", namespace, "--timeout=30s")
+    cluster.kubectl("delete", "buschannel", "orders", "-n", namespace, "--timeout=90s")
     cluster.apply(channel(namespace, "orders", **selector))
     cluster.wait_until("the pod ends", lambda: succeeded(cluster, namespace, "worker"))
 
@@ -170,7 +170,7 @@ def test_a_deleted_channel_takes_its_secret_along_and_comes_back_with_a_new_one(
     cluster.apply(channel(namespace, "orders"))
     ready(cluster, namespace, "orders")
     before = cluster.get("secret", "orders-bus", "-n", namespace)["data"]["password"]
-    cluster.kubectl("delete", "buschannel", "orders", "-n", namespace, "--timeout=30s")
+    cluster.kubectl("delete", "buschannel", "orders", "-n", namespace, "--timeout=90s")
     cluster.wait_until(
         "garbage collection of the Secret",
         lambda: "NotFound" in cluster.kubectl("get", "secret", "orders-bus", "-n", namespace, check=False),
@@ -203,11 +203,11 @@ def test_busctl_in_the_operators_pod(cluster: Cluster, namespace: str) -> None:
 def test_a_namespace_is_deleted_without_leaving_anything_stuck(cluster: Cluster, namespace: str, image: str) -> None:
     cluster.apply(*(channel(namespace, f"c{number}") for number in range(5)))
     ready(cluster, namespace, *(f"c{number}" for number in range(5)))
-    cluster.kubectl("delete", "namespace", namespace, "--timeout=60s")
+    cluster.kubectl("delete", "namespace", namespace, "--timeout=90s")
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_pods_go_on_while_the_operator_is_down_and_its_authority_survives(
     cluster: Cluster, namespace: str, image: str
 ) -> None:
@@ -232,7 +232,7 @@ def test_pods_go_on_while_the_operator_is_down_and_its_authority_survives(
         cluster.wait_until("the pod ends", lambda: succeeded(cluster, namespace, "again"))
     finally:
         cluster.kubectl("scale", "deployment/pgmq-bus", "-n", "pgmq-bus", "--replicas=2")
-    cluster.kubectl("rollout", "status", "deployment/pgmq-bus", "-n", "pgmq-bus", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/pgmq-bus", "-n", "pgmq-bus", "--timeout=90s")
     configuration = cluster.get("mutatingwebhookconfiguration", "pgmq-bus")
     assert configuration["webhooks"][0]["clientConfig"]["caBundle"] == authority
     cluster.apply(pod(namespace, "after", "orders", container(image, PING)))

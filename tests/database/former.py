@@ -23,7 +23,7 @@ VERSIONS = tuple(sorted(int(path.stem.removeprefix("schema-")) for path in FORME
 RATES = {"ours": 80.0, "reference": 10.0}
 """Messages a second that a worker publishes. The reference client takes some milliseconds for each that it reads."""
 
-SECONDS = 60
+SECONDS = 120
 """In which whatever is waited for has come true on the slowest machine."""
 
 

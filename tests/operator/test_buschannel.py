@@ -251,7 +251,7 @@ async def test_thirty_channels_at_once(world: World, namespace: Namespace) -> No
     database = namespace.database((await world.postgres()).dsn)
     channels = [namespace.channel(f"channel-{number}") for number in range(30)]
     for channel in channels:
-        channel.wait_ready(seconds=30)
+        channel.wait_ready()
     wait_until(lambda: database.status["channels"] == 30, "all are counted")
     users = {(namespace.secret(f"channel-{number}-bus") or {})["username"] for number in range(30)}
     assert len(users) == 30

@@ -52,7 +52,7 @@ async def test_one_that_goes_and_comes_back(world: World, namespace: Namespace, 
     front.become(OPEN)
     database.wait_ready(seconds=90)
     for channel in (*channels, new):
-        channel.wait_ready(seconds=30)
+        channel.wait_ready()
         assert channel.status["credentialGeneration"] == 1
         reasons = [event[1] for event in channel.events()]
         assert reasons.count("DatabaseUnavailable") == 1

@@ -5,7 +5,7 @@ import signal
 
 import asyncpg
 import pytest
-from control_plane import wait_until
+from control_plane import PATIENCE, wait_until
 from operator_process import Operator
 from operator_world import Namespace, Ref, World
 
@@ -115,7 +115,7 @@ async def test_who_takes_the_finalizer_off_does_not_keep_the_credentials(
         assert channel.get() is None
     finally:
         operator.signal(signal.SIGCONT)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while await logs_in(binding["uri"]):
             await asyncio.sleep(0.05)
     # What the policy says is for those that go in the right way.

@@ -71,7 +71,7 @@ async def test_what_is_shared_is_told_on_the_database(
         await session.execute("grant select on pgmq_bus.peer to public")
     database = database_of(world, namespace)
     expected = "changed by hand, and put right: table pgmq_bus.peer: SELECT granted to PUBLIC"
-    wait_until(lambda: expected in warnings(database, "DriftRepaired"), "the Event", seconds=30)
+    wait_until(lambda: expected in warnings(database, "DriftRepaired"), "the Event")
     assert warnings(channel, "DriftRepaired") == []
 
 

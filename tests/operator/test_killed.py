@@ -33,7 +33,7 @@ from operator_world import Namespace, Ref, World
 from bus_operator import drift_look
 from bus_operator.kube import FINALIZER
 
-SECONDS = 60.0
+SECONDS = 150.0
 WEBHOOKS = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{RELEASE}"
 TIMES = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 TOKENS = re.compile(r"(?<=_)[0-9a-f]{12}(?=_|$)")

@@ -45,4 +45,4 @@ async def test_looking_again_and_finding_nothing_is_not_logged(world: World, nam
         wait_until(lambda: looks() >= begun + 3, "the databases were looked at again")
         return len(lines_about(operator, namespace)) == before
 
-    assert await asyncio.to_thread(wait_until, looked_again, "nothing is logged", 30)
+    assert await asyncio.to_thread(wait_until, looked_again, "nothing is logged", 90)

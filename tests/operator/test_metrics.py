@@ -77,7 +77,7 @@ async def test_a_database_that_is_down(world: World, namespace: Namespace, fragi
         counted = value(operator, "pgmq_bus_errors_total", kind="BusDatabase", reason="ConnectionFailed")
         return (counted or 0) > failed and (retried or 0) > 0
 
-    await asyncio.to_thread(wait_until, is_counted, "the failure is counted", seconds=30)
+    await asyncio.to_thread(wait_until, is_counted, "the failure is counted")
     fragile_server.start()
     await asyncio.to_thread(wait_for, operator, 1, "pgmq_bus_database_up", database=main)
 
@@ -97,7 +97,7 @@ async def test_no_channel_is_surveyed_twice(world: World, namespace: Namespace) 
     def resyncs_longer_than_a_round() -> bool:
         return order().count("resync") > 2 * ROUND / RESYNC_SECONDS
 
-    await asyncio.to_thread(wait_until, resyncs_longer_than_a_round, "it is looked at again and again", 60)
+    await asyncio.to_thread(wait_until, resyncs_longer_than_a_round, "it is looked at again and again", 180)
     found = order()
     assert found.count("survey") > ROUND / RESYNC_SECONDS
     assert ("survey", "survey") not in itertools.pairwise(found), found

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import postgres
 import pytest
-from control_plane import wait_until
+from control_plane import PATIENCE, wait_until
 from operator_process import Operator
 from operator_world import Namespace, Ref, World
 from scraping import value, wait_for
@@ -173,7 +173,7 @@ async def test_a_credential_that_does_not_work_is_not_published(
     wait_until(lambda: (value(world.operator, OVERDUE, **of) or 0) > 0, "it is overdue")
     assert namespace.secret("orders-bus") == before
     main.patch({"clientEndpoint": None})
-    wait_until(lambda: generation(namespace) == 2, "it goes on", seconds=30)
+    wait_until(lambda: generation(namespace) == 2, "it goes on")
     wait_for(world.operator, None, OVERDUE, **of)
     channel.wait_for("Current", "CredentialsCurrent")
     assert await logins(database) == [2]
@@ -232,7 +232,7 @@ async def test_who_else_writes_the_secret_is_told_of(
 
 
 async def until_limited(session: asyncpg.Connection, peers: int) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while await session.fetchval("select max_peers from pgmq_bus.channel") != peers:
             await asyncio.sleep(0.05)
 
@@ -251,7 +251,7 @@ async def test_pods_go_on_while_the_administrators_password_is_wrong(
             peer = await pod.join()
             await session.execute(f"alter role {role} password 'second'")
             await session.fetch("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
-            refused = main.wait_for("AuthenticationFailed", seconds=30)
+            refused = main.wait_for("AuthenticationFailed")
             assert "Check its user and password" in refused["message"]
             rotate(channel, "meanwhile")
             await pod.publish(peer, "goes on")

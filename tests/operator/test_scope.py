@@ -99,7 +99,7 @@ async def test_two_namespaces(world: World, served: tuple[Namespace, Namespace])
         await login.join()
     channel.wait_event("Normal", "Ready")
     user.set_labels(team="other")
-    channel.wait_for("NamespaceNotAllowed", seconds=30)
+    channel.wait_for("NamespaceNotAllowed")
     channel.delete()
     channel.wait_gone()
     # Nobody looked at what is not on the list.
@@ -123,7 +123,7 @@ async def test_a_namespace_that_is_deleted(world: World, scoped: Scoped) -> None
     home.channel("first").wait_ready()
     scoped.operator.terminate()
     scoped.operator.start()
-    home.channel("second").wait_ready(seconds=30)
+    home.channel("second").wait_ready()
     scoped.wait_for_refusal(lost, "gone")
     log = scoped.operator.log[before:]
     assert f"namespace {lost.name} of scope.namespaces is not served: it does not exist. Take it off" in log
@@ -158,16 +158,16 @@ async def test_rights_that_are_taken_away_for_a_while(world: World, scoped: Scop
     scoped.take_rights(dark)
     scoped.wait_for_refusal(dark, "forbidden")
     # Its database cannot be used any more, and what is owed cannot be noted on it.
-    dependent.wait_for("DatabaseUnavailable", seconds=30)
+    dependent.wait_for("DatabaseUnavailable")
     leaving.delete()
-    leaving.wait_for("NamespaceUnreadable", seconds=30)
+    leaving.wait_for("NamespaceUnreadable")
     home.channel("first").wait_ready()
     await require_logins()
 
     scoped.operator.terminate()
     scoped.operator.start()
     # Now nothing is known of it.
-    message = dependent.wait_for("NamespaceUnreadable", seconds=30)["message"]
+    message = dependent.wait_for("NamespaceUnreadable")["message"]
     assert message.startswith(f"BusDatabase {dark.name}/main may be there or not: the operator may not read namespace")
     going.delete()
     going.wait_for("NamespaceUnreadable")

@@ -84,7 +84,7 @@ async def test_without_the_right_to_create_databases(world: World, namespace: Na
     commands = re.findall("(?:ALTER|CREATE) [^;]*(?=;)", message)
     assert len(commands) == 2
     await superuser.execute(commands[remedy])
-    database.wait_ready(seconds=30)
+    database.wait_ready()
     assert namespace.channel("second").wait_ready()["shard"] == 1
     for shard in (created.name, f"{created.name}_bus_1"):
         # What the end of the test drops is not that administrator's any more.

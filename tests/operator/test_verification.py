@@ -35,7 +35,7 @@ async def test_a_new_channel_is_verified_when_it_is_ready(world: World, namespac
 async def test_it_is_verified_again(hasty: World, namespace: Namespace) -> None:
     channel = await ready_channel(hasty, namespace)
     first = channel.status["lastVerifiedTime"]
-    wait_until(lambda: channel.status["lastVerifiedTime"] > first, "a later time", seconds=30)
+    wait_until(lambda: channel.status["lastVerifiedTime"] > first, "a later time")
 
 
 async def test_a_hole_is_named_and_the_channel_not_ready(hasty: World, namespace: Namespace) -> None:
@@ -46,11 +46,11 @@ async def test_a_hole_is_named_and_the_channel_not_ready(hasty: World, namespace
     channel.wait_ready()
     async with created.session() as session:
         await session.execute(f"grant create on database {created.name} to public")
-    condition = channel.wait_for("MayCreateSchema", seconds=30)
+    condition = channel.wait_for("MayCreateSchema")
     assert condition["status"] == "False"
     assert "the channel's login could create schemas" in condition["message"]
     assert channel.condition("IsolationVerified")["reason"] == "MayCreateSchema"
     channel.wait_event("Warning", "MayCreateSchema")
     async with created.session() as session:
         await session.execute(f"revoke create on database {created.name} from public")
-    channel.wait_ready(seconds=30)
+    channel.wait_ready()
