@@ -12,7 +12,11 @@ STALLED_SECONDS = 30.0
 """How old a message may become that a live peer has not acknowledged. The runtime acknowledges within two seconds of
 handling, so that its handlers take as long, or hang."""
 
-State = Literal["Ok", "Stalled", "Away"]
+SILENT_FRACTION = 0.45
+"""Of a channel's peerTimeout: who was not heard of for so long has probably ended. A peer calls at least every third of
+it, and what is noted of it may be a tenth old."""
+
+State = Literal["Ok", "Stalled", "Silent", "Away"]
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,27 @@ class PeerView:
     silent_seconds: float
     """How long ago that is, by the server's clock."""
     joined_at: datetime
+    timeout_seconds: float
+    """The channel's peerTimeout."""
     is_live: bool
-    """Whether it was heard of within the channel's peerTimeout."""
+    """Whether it was heard of within that."""
     redelivered: int
     lost: int
     """Messages given to it again; trimmed before it had read them."""
 
     @property
     def state(self) -> State:
-        """Ok; Stalled: it is there and does not get on; Away: it is durable, or died, and was not heard of for long."""
+        """Ok; Stalled: it does not get on; Silent: it has probably ended, and counts yet; Away: it counts no more."""
         if not self.is_live:
             return "Away"
+        if self.silent_seconds >= self.timeout_seconds * SILENT_FRACTION:
+            return "Silent"
         return "Stalled" if self.behind and (self.behind_seconds or 0) > STALLED_SECONDS else "Ok"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was heard of lately enough to think that it still runs."""
+        return self.state in ("Ok", "Stalled")
 
     @property
     def credential(self) -> str:
@@ -65,6 +78,16 @@ class PeerView:
         if self.generation is None:
             return "ended"
         return f"{self.generation} (retired)" if self.is_retired else str(self.generation)
+
+    @property
+    def credential_advice(self) -> str:
+        """What it does with one that is not the current one, and what to do."""
+        if self.generation is None:
+            return "uses a credential that was withdrawn: restart it"
+        return (
+            f"uses generation {self.credential} of the credentials, which was replaced, and ends with the overlap:"
+            " restart it before"
+        )
 
     @property
     def behind_text(self) -> str:

@@ -6,6 +6,7 @@ import asyncpg
 
 from bus_operator import sql
 from bus_operator.catalog import LoginUser, ObservedChannel
+from bus_operator.peer_view import SILENT_FRACTION
 from bus_operator.plan_credentials import RotationRules, retiring_logins
 from bus_operator.roles import become_member
 
@@ -22,7 +23,7 @@ async def look(connection: asyncpg.Connection, observed: ObservedChannel, rules:
         # Only members of a role see where its sessions come from.
         await become_member(connection, role)
     users: dict[str, list[LoginUser]] = {}
-    for row in await connection.fetch(sql.query("observe_use"), observed.id, sorted(retiring)):
+    for row in await connection.fetch(sql.query("observe_use"), observed.id, sorted(retiring), SILENT_FRACTION):
         users.setdefault(row["login"], []).append(LoginUser(row["host"], row["application"], row["address"]))
     await connection.execute(sql.query("note_use"), sorted(retiring), sorted(users))
     return replace(

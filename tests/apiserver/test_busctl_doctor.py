@@ -172,6 +172,7 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
     shop.database(database.dsn, REACHABLE, READY)
     shop.channel("orders", READY)
     shop.pod("complete", status=RUNNING, channels="orders", injected="orders")
+    shop.pod("killed", status=RUNNING, channels="orders", injected="orders")
     shop.pod("without", channels="orders")
     shop.pod("lost", channels="missing", injected="missing")
     shop.pod("silent")
@@ -181,6 +182,10 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
         await admin.execute("update pgmq_bus.channel set owner_reference = $1", f"{SHOP}/orders@cluster")
         session = await orders.connect()
         await Peer.join(session, orders.name, host="complete")
+        # And one that ended without leaving, so that nobody could restart it.
+        ended = await Peer.join(session, orders.name, host="killed")
+        silent = "update pgmq_bus.peer set last_seen = last_seen - interval '5 minutes' where queue = $1"
+        await admin.execute(silent, ended.queue)
         await admin.execute(
             "insert into pgmq_bus.login select (jsonb_populate_record(l, jsonb_build_object("
             "'role', l.role || 'x', 'generation', l.generation + 1))).* from pgmq_bus.login as l"

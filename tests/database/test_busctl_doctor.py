@@ -318,6 +318,75 @@ async def test_a_stalled_peer(database: postgres.Database, join: Join) -> None:
     )
 
 
+async def unheard(database: postgres.Database, seconds: int) -> None:
+    """As if the peers that there are had ended so long ago without leaving; peerTimeout is ten minutes."""
+    async with database.session() as session:
+        await session.execute("update pgmq_bus.peer set last_seen = last_seen - $1 * interval '1 second'", seconds)
+
+
+async def credential_withdrawn(database: postgres.Database) -> None:
+    """As if the peers that there are had been heard of with a login that is not even registered any more."""
+    async with database.session() as session:
+        await session.execute("update pgmq_bus.peer set login = 'withdrawn'")
+
+
+async def test_a_peer_that_may_have_ended(database: postgres.Database, join: Join) -> None:
+    """One that runs may say nothing for as long."""
+    orders = await database.create_channel("orders")
+    peer = await join(orders, host="worker-1")
+    await peer.publish(1, 2, 3)
+    await aged(database, 125)
+    await unheard(database, 125)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert diagnosis.codes() == {"readers": "PeerStalled"}
+    message = diagnosis.finding("readers")["message"]
+    assert "pod worker-1 acknowledges nothing, behind by 3 messages" in message
+    assert "was not heard of for 2m" in message
+    assert "a handler hangs, or it ended without leaving" in message
+
+
+async def test_peers_that_ended_without_leaving(database: postgres.Database, join: Join) -> None:
+    """Of those without a name nothing is wrong; whom messages wait for is expected back. No advice is for who runs."""
+    orders = await database.create_channel("orders")
+    for host in ("worker-1", "worker-2"):
+        old = await join(orders, host=host, runtime="bus_runtime/0.0.1", address="10.0.0.7:9000")
+        await old.wake_by("10.0.0.7:9000", listens=True)
+    await old.publish(1, 2, 3)
+    await aged(database, 300)
+    await unheard(database, 300)
+    await credential_withdrawn(database)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert diagnosis.found["healthy"]
+    assert diagnosis.codes() == {"readers": "PeerSilent"}
+    message = diagnosis.finding("readers")["message"]
+    assert "not heard of for 5m: pod worker-1; pod worker-2. What ended without leaving needs nothing" in message
+    assert "it counts no more when peerTimeout is over, within 4m" in message
+
+    async with database.session() as session:
+        await session.execute("delete from pgmq_bus.peer")
+    billing = await join(orders, peer="billing", host="worker-3")
+    await unheard(database, 300)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert (diagnosis.found["healthy"], diagnosis.codes()) == (True, {"readers": "PeerSilent"})
+    assert "what is published is kept for it" in diagnosis.finding("readers")["message"]
+    await billing.publish(4)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert (diagnosis.found["healthy"], diagnosis.codes()) == (False, {"readers": "PeerSilent"})
+    message = diagnosis.finding("readers")["message"]
+    assert "pod worker-3, durable peer 'billing' was not heard of for 5m and is expected back: 1 messages" in message
+    assert "kept for it until peerTimeout is over, for 4m more. Start its workload" in message
+
+
+async def test_a_credential_that_was_withdrawn(database: postgres.Database, join: Join) -> None:
+    orders = await database.create_channel("orders")
+    await join(orders, host="worker-1")
+    await credential_withdrawn(database)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert diagnosis.codes() == {"credentials in use": "CredentialStillUsed"}
+    said = diagnosis.finding("credentials in use")["message"]
+    assert said == "test/test: pod worker-1 uses a credential that was withdrawn: restart it"
+
+
 async def test_a_backlog_that_grows(database: postgres.Database, join: Join) -> None:
     """A reader that gets on, and is a minute behind."""
     orders = await database.create_channel("orders")

@@ -35,6 +35,7 @@ async def test_who_is_there_and_how_they_keep_up(database: postgres.Database, jo
     publisher = await join(channel, host="web-0", application="shop", runtime="pgmq-bus 0.1.0", address="10.0.0.7:9000")
     billing = await join(channel, peer="billing", host="billing-0", listens=True)
     away = await join(channel, peer="archive", host="archive-0")
+    ended = await join(channel, host="search-0")
     foreign = await Peer.bus_join(billing.session, channel.name)
     await publisher.publish(1, 2, 3)
     await publisher.read(acknowledge=3)
@@ -44,6 +45,8 @@ async def test_who_is_there_and_how_they_keep_up(database: postgres.Database, jo
         await session.execute(f"update {log} set enqueued_at = enqueued_at - make_interval(secs => {STALLED_SECONDS})")
         silent = "update pgmq_bus.peer set last_seen = last_seen - interval '2 hours' where queue = $1"
         await session.execute(silent, away.queue)
+        most = "update pgmq_bus.peer set last_seen = last_seen - interval '5 minutes' where queue = $1"
+        await session.execute(most, ended.queue)
         lossy = "update pgmq_bus.peer set lost = 7, redelivered = 2 where queue = $1"
         await session.execute(lossy, billing.queue)
         # What a rotation leaves: a newer login was published.
@@ -59,6 +62,7 @@ async def test_who_is_there_and_how_they_keep_up(database: postgres.Database, jo
     assert lines[0] == ["POD", "PEER", "STATE", "BEHIND", "WAKE", "LOGIN", "LAST", "SEEN", "REDELIVERED", "LOST"]
     rows = {line[0]: line[1:] for line in lines[1:]}
     assert rows["archive-0"][:2] == ["archive", "Away"]
+    assert rows["search-0"][:3] == ["-", "Silent", "3"]
     assert rows["billing-0"][:3] == ["billing", "Stalled", "3"]
     assert rows["billing-0"][4:7] == ["listen", "1", "(retired)"]
     assert rows["billing-0"][-2:] == ["2", "7"]
@@ -80,7 +84,7 @@ async def test_who_is_there_and_how_they_keep_up(database: postgres.Database, jo
     # Of a login that is only registered, status says what it thinks of it.
     assert "billing-0   billing   Stalled" in busctl(database, "status", "shop.orders", code=1)[0]
     details = json.loads(busctl(database, "status", "shop.orders", "-o", "json", code=1)[0])["peerDetails"]
-    assert {item["pod"] for item in details} == {"web-0", "billing-0", "archive-0", None}
+    assert {item["pod"] for item in details} == {"web-0", "billing-0", "archive-0", "search-0", None}
     await foreign.bus_leave()
 
 

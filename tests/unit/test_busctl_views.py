@@ -14,7 +14,7 @@ from bus_operator import channel_view
 from bus_operator.cli.output import Cell, Column, Style, print_pieces, table_lines
 from bus_operator.cluster_plan import differences
 from bus_operator.dry_run import Recorder
-from bus_operator.peer_view import STALLED_SECONDS, PeerView
+from bus_operator.peer_view import SILENT_FRACTION, STALLED_SECONDS, PeerView
 from bus_operator.throughput import Sample, rate
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -51,7 +51,8 @@ def test_readiness_of_a_resource(changed: dict[str, Any], ready: str, reason: st
 PEER = PeerView(
     channel="shop.orders", owner="shop/orders", host="web-0", application=None, durable=None, runtime=None,
     is_foreign=False, generation=2, is_retired=False, wake="doorbell", is_deaf=False, behind=0,
-    behind_seconds=None, last_seen=NOW, silent_seconds=1.0, joined_at=NOW, is_live=True, redelivered=0, lost=0,
+    behind_seconds=None, last_seen=NOW, silent_seconds=1.0, joined_at=NOW, timeout_seconds=600.0,
+    is_live=True, redelivered=0, lost=0,
 )  # fmt: skip
 
 
@@ -59,6 +60,10 @@ def test_states_of_a_peer() -> None:
     late = replace(PEER, behind=5, behind_seconds=STALLED_SECONDS + 1)
     assert (PEER.state, late.state, replace(late, is_live=False).state) == ("Ok", "Stalled", "Away")
     assert replace(PEER, behind=5, behind_seconds=1.0).state == "Ok"
+    # A peer that runs calls each third of peerTimeout, and what it notes may be a tenth old.
+    heard, silent = [replace(late, silent_seconds=600.0 * part) for part in (1 / 3 + 1 / 10, SILENT_FRACTION)]
+    assert (heard.state, heard.is_there, silent.state, silent.is_there) == ("Stalled", True, "Silent", False)
+    assert (replace(PEER, silent_seconds=300.0).state, replace(silent, is_live=False).state) == ("Silent", "Away")
     assert (PEER.behind_text, late.behind_text) == ("0", "5 (31s)")
     assert (replace(PEER, is_retired=True).credential, replace(PEER, generation=None).credential) == (
         "2 (retired)", "ended",

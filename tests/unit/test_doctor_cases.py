@@ -6,6 +6,7 @@ object and remedy in what `busctl doctor` or `python -m bus_runtime.doctor` prin
 
 import ast
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from error_codes import Codes
 from bus_operator.doctor import channel, cluster_rounds, database, findings, pod, rounds, webhook
 from bus_operator.doctor.pod import SETTLED, PodFacts
 from bus_operator.obstacles import obstacles
+from bus_operator.peer_view import PeerView
 from bus_operator.pods import Pod
 from bus_runtime import doctor
 
@@ -93,6 +95,11 @@ CASES = {
         ("AuthenticationFailed", IN_A_POD, "test_a_credential_that_was_retired"),
     ],
     "a stalled peer": [("PeerStalled", DATABASE, "test_a_stalled_peer")],
+    "a peer that ended without leaving": [
+        ("PeerStalled", DATABASE, "test_a_peer_that_may_have_ended"),
+        ("PeerSilent", DATABASE, "test_peers_that_ended_without_leaving"),
+        ("NotJoined", HERE, "test_a_pod_in_which_nobody_joins"),
+    ],
     "a backlog that grows": [("BacklogGrowing", DATABASE, "test_a_backlog_that_grows")],
     "nobody reads": [("NobodyReads", DATABASE, "test_nobody_reads")],
     "another version of the runtime": [("VersionSkew", DATABASE, "test_a_replaced_credential_and_another_release")],
@@ -151,8 +158,8 @@ def test_a_pod_in_which_nobody_joins() -> None:
     }
     worker = Pod.from_body({"metadata": metadata}, lambda *_: ())
 
-    def found(after: timedelta, state: str) -> list[str]:
-        facts = PodFacts(worker, state, {"orders"}, (), created + after)
+    def found(after: timedelta, state: str, *peers: PeerView) -> list[str]:
+        facts = PodFacts(worker, state, {"orders"}, peers, created + after)
         return [
             f"{finding.code}: {finding.message}"
             for outcome in pod.CHECKS.examine(facts)
@@ -163,3 +170,16 @@ def test_a_pod_in_which_nobody_joins() -> None:
     assert said.startswith("NotJoined: nobody in pod shop/worker has joined 'orders'")
     assert "kubectl exec -n shop worker -- python -m bus_runtime.doctor" in said
     assert found(SETTLED, "Running") == found(SETTLED * 2, "Completed") == []
+
+    peer = PeerView(
+        channel="shop.orders", owner="shop/orders", host="worker", application=None, durable=None, runtime=None,
+        is_foreign=False, generation=None, is_retired=True, wake="doorbell", is_deaf=False, behind=0,
+        behind_seconds=None, last_seen=created, silent_seconds=1.0, joined_at=created, timeout_seconds=600.0,
+        is_live=True, redelivered=0, lost=0,
+    )  # fmt: skip
+    assert found(SETTLED * 2, "Running", peer) == [
+        "CredentialStillUsed: pod shop/worker, a peer of shop/orders, uses a credential that was withdrawn: restart it"
+    ]
+    # It was killed without leaving, and what was started in its place has not joined.
+    (said,) = found(SETTLED * 2, "Running", replace(peer, silent_seconds=300.0))
+    assert said.startswith("NotJoined: nobody in pod shop/worker is heard of any more in 'orders': does its program")

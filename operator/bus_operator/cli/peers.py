@@ -28,19 +28,20 @@ COLUMNS = (
     Column("RUNTIME", wide=True),
     Column("JOINED", right=True, wide=True),
 )
-_STYLES: dict[State, out.Style] = {"Ok": "green", "Stalled": "red", "Away": "yellow"}
+_STYLES: dict[State, out.Style] = {"Ok": "green", "Stalled": "red", "Silent": "yellow", "Away": "yellow"}
 
 
 @click.command()
 @click.argument("channel", required=False, shell_complete=completion.channels)
 @source_options()
-@click.option("--stalled", is_flag=True, help="Only those that are there and do not get on.")
+@click.option("--stalled", is_flag=True, help="Only those that are Stalled.")
 @out.output_option("wide", "json", "yaml")
 def peers(channel: str | None, source: Source, stalled: bool, output: Literal["wide", "json", "yaml"] | None) -> None:
     """Show who has joined channels: which pods, how far behind, how they are woken, with which credentials.
 
-    Without CHANNEL of all channels that are meant. STATE is Stalled where a live peer has not acknowledged a message
-    for 30 seconds: a handler hangs or is slow. Away are those that the database has not heard of for peerTimeout:
+    Without CHANNEL of all channels that are meant. STATE is Stalled where a peer has not acknowledged a message for 30
+    seconds: a handler hangs or is slow. Silent are those that the database has not heard of for nearly half of
+    peerTimeout: they have probably ended without leaving. Away are those that it has not heard of for all of it:
     durable ones keep their place, others are forgotten soon. LOGIN is the generation of the credentials they use.
 
     In a cluster, peers are read from the database, by the administrator's Secret of the BusDatabase: who may not read

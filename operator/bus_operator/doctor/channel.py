@@ -7,7 +7,7 @@ from datetime import timedelta
 from bus_operator.channel_view import ChannelView, brief_age
 from bus_operator.doctor.database import DatabaseLook, key_of, of_conditions
 from bus_operator.doctor.findings import Checks, Finding, UnseenError
-from bus_operator.peer_view import PeerView
+from bus_operator.peer_view import STALLED_SECONDS, PeerView
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _ready(facts: ChannelFacts) -> Iterator[Finding]:
 
 @CHECKS.check("readers")
 def _readers(facts: ChannelFacts) -> Iterator[Finding]:
-    """Peers that are stalled or slow, and messages that nobody reads."""
+    """Peers that are stalled, slow or silent, and messages that nobody reads."""
     live = [peer for peer in facts.peers if peer.is_live]
     for peer in live:
         if peer.state != "Stalled":
@@ -63,13 +63,46 @@ def _readers(facts: ChannelFacts) -> Iterator[Finding]:
                 f"{facts.title}: {_named(peer)} is slower than what is published, and behind by {_behind(peer)}: look"
                 " at its CPU and its handlers; more peers do not help, since each gets every message",
             )
+        elif peer.silent_seconds > STALLED_SECONDS:
+            # A live peer may say nothing for as long as a third of peerTimeout.
+            yield Finding(
+                "PeerStalled",
+                f"{facts.title}: {_named(peer)} acknowledges nothing, behind by {_behind(peer)}, and was not heard of"
+                f" for {_brief(peer.silent_seconds)}: a handler hangs, or it ended without leaving. If it still runs,"
+                " look at its log, or restart it",
+            )
         else:
             yield Finding(
                 "PeerStalled",
                 f"{facts.title}: {_named(peer)} is there and acknowledges nothing, behind by {_behind(peer)}: a handler"
                 " hangs, or is tried again for ever; look at its log, or restart it",
             )
+    yield from _silent(facts, [peer for peer in live if peer.state == "Silent"])
     yield from _nobody(facts, live)
+
+
+def _silent(facts: ChannelFacts, silent: Sequence[PeerView]) -> Iterator[Finding]:
+    unnamed = [peer for peer in silent if not peer.durable]
+    if unnamed:
+        since = _brief(min(peer.silent_seconds for peer in unnamed))
+        rest = _brief(max(peer.timeout_seconds - peer.silent_seconds for peer in unnamed))
+        yield Finding(
+            "PeerSilent",
+            f"{facts.title}: not heard of for {since}: {_listed(unnamed)}. What ended without leaving needs nothing: it"
+            f" counts no more when peerTimeout is over, within {rest}. What still runs hangs, or does not reach the"
+            " database",
+            advice=True,
+        )
+    for peer in silent:
+        if peer.durable:
+            yield Finding(
+                "PeerSilent",
+                f"{facts.title}: {_named(peer)} was not heard of for {_brief(peer.silent_seconds)} and is expected"
+                f" back: {_behind(peer) if peer.behind else 'what is published'} is kept for it until peerTimeout is"
+                f" over, for {_brief(peer.timeout_seconds - peer.silent_seconds)} more. Start its workload. If it is"
+                " never to come back there is nothing to remove: from then on it holds nothing back",
+                advice=not peer.behind,
+            )
 
 
 def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
@@ -96,7 +129,7 @@ def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
 @CHECKS.check("doorbells")
 def _doorbells(facts: ChannelFacts) -> Iterator[Finding]:
     """Pods to which other pods' datagrams do not get through; elsewhere that is nothing to wonder at."""
-    deaf = [peer for peer in facts.peers if peer.is_live and peer.is_deaf and peer.host]
+    deaf = [peer for peer in facts.peers if peer.is_there and peer.is_deaf and peer.host]
     if deaf:
         yield Finding(
             "DoorbellUnheard",
@@ -111,12 +144,8 @@ def _doorbells(facts: ChannelFacts) -> Iterator[Finding]:
 def _credentials(facts: ChannelFacts) -> Iterator[Finding]:
     """Peers with a replaced credential."""
     for peer in facts.peers:
-        if peer.is_live and peer.is_retired:
-            yield Finding(
-                "CredentialStillUsed",
-                f"{facts.title}: {_named(peer)} uses generation {peer.credential} of the credentials, which was"
-                " replaced, and ends with the overlap: restart it before",
-            )
+        if peer.is_there and peer.is_retired:
+            yield Finding("CredentialStillUsed", f"{facts.title}: {_named(peer)} {peer.credential_advice}")
 
 
 @CHECKS.check("versions")
@@ -125,7 +154,7 @@ def _versions(facts: ChannelFacts) -> Iterator[Finding]:
     others: dict[str, list[PeerView]] = {}
     for peer in facts.peers:
         library, _, version = (peer.runtime or "").partition("/")
-        if peer.is_live and library == "bus_runtime" and _series(version) != _series(facts.release):
+        if peer.is_there and library == "bus_runtime" and _series(version) != _series(facts.release):
             others.setdefault(version, []).append(peer)
     for version, peers in others.items():
         newer = _series(version) > _series(facts.release)
@@ -153,5 +182,8 @@ def _listed(peers: Sequence[PeerView], most: int = 3) -> str:
 
 
 def _behind(peer: PeerView) -> str:
-    age = brief_age(timedelta(seconds=peer.behind_seconds or 0))
-    return f"{peer.behind} messages, the oldest {age} old"
+    return f"{peer.behind} messages, the oldest {_brief(peer.behind_seconds or 0)} old"
+
+
+def _brief(seconds: float) -> str:
+    return brief_age(timedelta(seconds=seconds))

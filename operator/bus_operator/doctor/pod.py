@@ -39,7 +39,12 @@ class PodFacts:
 
     @property
     def own_peers(self) -> list[PeerView]:
-        """Those in it that are alive. Raises UnseenError."""
+        """Those in it that are there. Raises UnseenError."""
+        return [peer for peer in self.known_peers if peer.is_there]
+
+    @property
+    def known_peers(self) -> list[PeerView]:
+        """With those that are not heard of any more, of a former process or of a former pod of its name."""
         if self.peers is None:
             raise UnseenError("the databases of its channels could not be looked into")
         owners = {f"{self.pod.namespace}/{name}" for name in self.pod.channels}
@@ -107,17 +112,19 @@ def _running(facts: PodFacts) -> Iterator[Finding]:
 @CHECKS.check("joined", "running")
 def _joined(facts: PodFacts) -> Iterator[Finding]:
     """Nobody in it has joined."""
-    peers = facts.own_peers
-    joined = {peer.owner for peer in peers}
+    joined = {peer.owner for peer in facts.own_peers}
     absent = [name for name in facts.pod.channels if f"{facts.pod.namespace}/{name}" not in joined]
     if not absent:
         return
     if facts.now - facts.pod.created <= SETTLED:
         raise UnseenError("the pod is new, and may join yet")
+    known = {peer.owner for peer in facts.known_peers}
+    was_there = all(f"{facts.pod.namespace}/{name}" in known for name in absent)
     yield Finding(
         "NotJoined",
-        f"nobody in {facts.title} has joined {shown(absent)}: does its program start a bus, and does it reach the"
-        f" database? kubectl exec -n {facts.pod.namespace} {facts.pod.name} -- python -m bus_runtime.doctor",
+        f"nobody in {facts.title} {'is heard of any more in' if was_there else 'has joined'} {shown(absent)}: does its"
+        " program start a bus, and does it reach the database?"
+        f" kubectl exec -n {facts.pod.namespace} {facts.pod.name} -- python -m bus_runtime.doctor",
         advice=True,
     )
 
@@ -127,8 +134,4 @@ def _credential(facts: PodFacts) -> Iterator[Finding]:
     """A replaced one."""
     for peer in facts.own_peers:
         if peer.is_retired:
-            yield Finding(
-                "CredentialStillUsed",
-                f"{facts.title} uses generation {peer.credential} of the credentials of {peer.owner}, which was"
-                " replaced, and ends with the overlap: restart it before",
-            )
+            yield Finding("CredentialStillUsed", f"{facts.title}, a peer of {peer.owner}, {peer.credential_advice}")

@@ -22,6 +22,7 @@ select
     case when p.acknowledged < c.head then pgmq_bus.age_after(c.queue, p.acknowledged) end as behind_seconds,
     p.last_seen, p.joined_at,
     extract(epoch from clock_timestamp() - p.last_seen)::double precision as silent_seconds,
+    extract(epoch from c.peer_timeout)::double precision as timeout_seconds,
     p.last_seen > clock_timestamp() - c.peer_timeout as is_live,
     p.redelivered, p.lost
 from head as c
