@@ -8,11 +8,14 @@ import pytest
 from chaos import kubernetes
 from chaos.nemeses.server import ServerKilled
 from chaos.nemeses.workers import WorkersKilled
+from chaos.recovery import GOAL
 from chaos.soak.capacity import Search
 from chaos.soak.plan import Plan
 from chaos.soak.run import soak
 
 
+# Some eighty seconds, and longer where what must happen takes longer.
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 async def test_soak(tmp_path: Path) -> None:
     plan = Plan(
@@ -30,12 +33,14 @@ async def test_soak(tmp_path: Path) -> None:
         rotation=5.0,
         faults=(ServerKilled, WorkersKilled, kubernetes.operator_killed),
         at_least=2,
+        # The goal is for a machine with nothing else to do, and what `make soak` holds it to.
+        within=3 * GOAL,
     )
     with control_plane.running() as started:
         outcome = await soak(plan, started, tmp_path, asyncio.Event())
     assert outcome.problems() == []
     assert len(outcome.strikes) >= plan.at_least
-    assert outcome.activity.deleted > 0
+    assert outcome.activity.deleted >= plan.at_least
     assert outcome.activity.rotations
-    assert outcome.published > 500
+    assert outcome.published > 200
     assert {series.kind for series in outcome.series} == {"runtime", "pipecat", "operator", "server"}

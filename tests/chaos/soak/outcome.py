@@ -43,12 +43,14 @@ class Strike:
         at: Seconds from the beginning of the load.
         recovery: Seconds from its end until each process was delivered to, or the operator was at work; None: never.
         error: What was not as it should be.
+        within: Seconds that it may be at most.
     """
 
     name: str
     at: float
     recovery: Mapping[str, float | None] = field(default_factory=dict)
     error: str = ""
+    within: float = GOAL
 
     @property
     def slowest(self) -> float | None:
@@ -59,8 +61,8 @@ class Strike:
     @property
     def problem(self) -> str:
         """What is wrong with it; empty: nothing."""
-        late = [name for name, delay in self.recovery.items() if delay is None or delay > GOAL]
-        return self.error or (f"not within {GOAL:.0f} s: {', '.join(late)}" if late else "")
+        late = [name for name, delay in self.recovery.items() if delay is None or delay > self.within]
+        return self.error or (f"not within {self.within:.0f} s: {', '.join(late)}" if late else "")
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from chaos.layout import Layout
 from chaos.nemeses import network, workers
 from chaos.nemeses.catalog import NEMESES
 from chaos.nemeses.nemesis import Nemesis
+from chaos.recovery import GOAL
 from chaos.soak.capacity import Search
 
 #: A fault of the data plane, or of the control plane.
@@ -45,7 +46,9 @@ class Plan:
         churn: Seconds between channels that are made.
         rotation: Seconds between rotations.
         faults: Which faults there are; None: all that make sense here.
-        at_least: Faults that strike in any case: on a slow machine the load lasts until they have.
+        at_least: Faults that strike and channels that are deleted in any case: on a slow machine the load lasts until
+            there were so many.
+        within: Seconds in which a fault is to be got over.
     """
 
     seconds: float = 3600.0
@@ -61,6 +64,7 @@ class Plan:
     rotation: float = 60.0
     faults: tuple[Fault, ...] | None = None
     at_least: int = 0
+    within: float = GOAL
 
 
 def possible() -> list[Fault]:

@@ -33,6 +33,9 @@ from benchmarks.cpu import server_seconds
 #: Seconds to wait for a delivery after a fault of the control plane, which delays none.
 _NEVER = 60.0
 
+#: Seconds to wait for channels that are to be deleted in any case.
+_SLOW = 120.0
+
 
 async def soak(plan: Plan, control_plane: ControlPlane, directory: Path, ending: asyncio.Event) -> Outcome:
     """Everything, on an API server of its own.
@@ -150,6 +153,7 @@ class Soak:
             passed = time.monotonic() - began
             if self.ending.is_set() or (struck_enough and passed > plan.seconds - plan.last):
                 await self._wait(plan.seconds - passed)
+                await self._churned()
                 break
             await self._strike(next_fault(cards, passed / plan.seconds), passed)
             await self._wait(plan.calm)
@@ -157,6 +161,14 @@ class Soak:
             await self.world.publish(outcome.wanted)
         await self.turn()
         outcome.seconds = time.monotonic() - began
+
+    async def _churned(self) -> None:
+        """As many channels are gone again as there are to be in any case."""
+        late = time.monotonic() + _SLOW
+        while self.outcome.activity.deleted < self.plan.at_least and time.monotonic() < late:
+            if self.ending.is_set():
+                break
+            await self._wait(0.5)
 
     async def _strike(self, fault: Fault, at: float) -> None:
         name = name_of(fault)
@@ -167,7 +179,7 @@ class Soak:
         # Whatever it is: what was measured so far is worth something, and so is what comes.
         except Exception as exc:
             error = tell(exc)
-        struck = Strike(name, at, recovery, error)
+        struck = Strike(name, at, recovery, error, self.plan.within)
         self.outcome.strikes.append(struck)
         left = max(self.plan.seconds - at, 0) / 60
         what = struck.problem or f"delivering again after {struck.slowest:.1f} s"
