@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -150,6 +151,47 @@ def test_a_namespace_is_opted_in_with_one_command(release: Run, run: Run, api: c
     account = f"--serviceaccount={NAMESPACE}:pgmq-bus"
     run("kubectl", "create", "rolebinding", role, "-n", "later", f"--clusterrole={role}", account)
     assert run(*get_secret) == "yes\n"
+
+
+@pytest.mark.parametrize("value", ["secretNamespaces", "scope.namespaces"])
+def test_a_listed_namespace_that_does_not_exist(
+    run: Run, api: client.ApiClient, definitions: dict[str, Any], value: str
+) -> None:
+    """Nothing is made. The command works when the one that helps was run."""
+    assert definitions
+    missing = f"missing-{value.partition('.')[0].lower()}"
+    install = (
+        "helm", "upgrade", "--install", "incomplete", CHART, "--no-hooks", "--namespace", "incomplete-system",
+        "--create-namespace", "--set", f"{value}={{incomplete-system,default,{missing}}}",
+    )  # fmt: skip
+    # Without a cluster to ask, as Argo CD renders it, nothing is said.
+    assert missing in run(*install, "--dry-run=client")
+    with pytest.raises(AssertionError) as refused:
+        run(*install)
+    said = f"namespace {missing} of {value} does not exist: kubectl create namespace {missing}, or leave it out"
+    assert said in str(refused.value)
+    assert "incomplete" not in run("helm", "list", "--all-namespaces", "--all")
+    run("kubectl", "create", "namespace", missing)
+    run(*install)
+    run("helm", "uninstall", "incomplete", "--no-hooks", "--namespace", "incomplete-system")
+
+
+def test_a_chart_that_this_one_is_part_of_may_make_the_namespaces(
+    run: Run, api: client.ApiClient, definitions: dict[str, Any], tmp_path: Path
+) -> None:
+    assert definitions
+    platform = tmp_path / "platform"
+    shutil.copytree(CHART, platform / "charts" / "pgmq-bus")
+    (platform / "templates").mkdir()
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "of-platform"}}
+    (platform / "templates" / "namespace.yaml").write_text(yaml.safe_dump(namespace))
+    (platform / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": "platform", "version": "1.0.0"}))
+    release = ("platform", "--no-hooks", "--namespace", "platform-system")
+    values = "pgmq-bus.secretNamespaces={of-platform}"
+    run("helm", "install", *release, str(platform), "--create-namespace", "--set", values)
+    bindings = client.RbacAuthorizationV1Api(api).list_namespaced_role_binding("of-platform").items
+    assert [item.metadata.name for item in bindings] == ["platform-pgmq-bus-secrets"]
+    run("helm", "uninstall", *release)
 
 
 def pod_of(workload: Any) -> dict[str, Any]:

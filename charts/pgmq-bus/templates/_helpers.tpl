@@ -90,6 +90,22 @@ helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 
+{{/*
+Refuses a listed namespace that does not exist: nothing can be made in it, and the release would be left half-made. Where
+there is no cluster to ask (helm template, Argo CD) nothing is found, not even kube-system. The release namespace may
+be made with the release (--create-namespace), and any other by a chart that this one is part of.
+*/}}
+{{- define "pgmq-bus.requireNamespaces" -}}
+{{- if and .Chart.IsRoot (lookup "v1" "Namespace" "" "kube-system") }}
+{{- $list := empty .Values.scope.namespaces | ternary "secretNamespaces" "scope.namespaces" }}
+{{- range without (.Values.scope.namespaces | default .Values.secretNamespaces) .Release.Namespace }}
+{{- if not (lookup "v1" "Namespace" "" .) }}
+{{- fail (printf "namespace %s of %s does not exist: kubectl create namespace %s, or leave it out" . $list .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The namespaces in which the operator may use Secrets. */}}
 {{- define "pgmq-bus.secretNamespaces" -}}
 {{- append (.Values.scope.namespaces | default .Values.secretNamespaces) .Release.Namespace | uniq | sortAlpha | join "," }}
