@@ -335,7 +335,8 @@ def _said_by_server(where: str, error: asyncpg.PostgresError) -> BusError:
         case asyncpg.InsufficientPrivilegeError():
             return InsufficientPrivilegeError(
                 f"{where}: the administrator's credential lacks a right: {text}."
-                " It needs CREATEROLE and INHERIT, and must own the database."
+                " It needs CREATEROLE and INHERIT, must own the database, and from PostgreSQL 16 on needs the ADMIN"
+                " OPTION on roles that another administrator made, or that are from an older server."
             )
         case asyncpg.TooManyConnectionsError():
             return ConnectionFailedError(

@@ -310,9 +310,10 @@ async def test_a_second_administrator_of_the_same_database(make_administrator, u
     second = await make_administrator(database=first.database)
     await superuser.execute(f"alter database {first.database} owner to {second.admin.username}")
     if untouched.version >= 16:
-        with pytest.raises(InsufficientPrivilegeError, match="pgmq_bus_owner"):
+        with pytest.raises(InsufficientPrivilegeError, match="pgmq_bus_owner") as caught:
             async with connect(second.admin) as session:
                 await provision.install(session)
+        assert "needs the ADMIN OPTION on roles that another administrator made" in str(caught.value)
         roles = await superuser.fetch("select rolname from pg_roles where rolname ~ '^(bus|pgmq_bus)_'")
         names = ", ".join(row[0] for row in roles)
         await superuser.execute(f"grant {names} to {second.admin.username} with admin option")

@@ -294,7 +294,8 @@ async def test_no_rights(server: postgres.Server, busctl: Busctl, write: Callabl
         f"error: 127.0.0.1:{server.port}/{empty.name}: the administrator's credential lacks a right: permission denied"
     )
     assert done.stderr.endswith(
-        " It needs CREATEROLE and INHERIT, and must own the database. [InsufficientPrivilege]\n"
+        " It needs CREATEROLE and INHERIT, must own the database, and from PostgreSQL 16 on needs the ADMIN OPTION"
+        " on roles that another administrator made, or that are from an older server. [InsufficientPrivilege]\n"
     )
     assert len(done.stderr.splitlines()) == 1
     async with empty.session() as session:

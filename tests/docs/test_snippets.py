@@ -37,6 +37,8 @@ OF_THE_SYSTEM = {
     "jq",
     "kind",
     "pip",
+    "pg_dump",
+    "pg_dumpall",
     "psql",
     "py-spy",
     "read",

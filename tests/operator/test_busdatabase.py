@@ -142,7 +142,7 @@ async def test_insufficient_privilege(world: World, namespace: Namespace) -> Non
     assert message.startswith(
         f"127.0.0.1:{world.server.port}/{created.name}: the administrator's credential lacks a right"
     )
-    assert message.endswith(" It needs CREATEROLE and INHERIT, and must own the database.")
+    assert " It needs CREATEROLE and INHERIT, must own the database, and " in message
     assert database.condition("Reachable")["status"] == "True"
     assert database.condition("Installed")["status"] == "False"
     async with created.session() as session:

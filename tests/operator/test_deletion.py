@@ -68,6 +68,7 @@ async def test_the_busdatabase_is_deleted_first(world: World, namespace: Namespa
     created = await world.postgres()
     namespace.database(created.dsn)
     channel = await namespace.channel_with_messages(policy)
+    binding = namespace.secret("orders-bus") or {}
     Ref(world.kube, "busdatabases", namespace.name, "main").delete()
     channel.wait_for("DatabaseNotFound")
     channel.delete()
@@ -75,6 +76,15 @@ async def test_the_busdatabase_is_deleted_first(world: World, namespace: Namespa
     assert await created.channels() == [f"{namespace.name}.orders"]
     told = [event for event in channel.events() if event[1] == "NotDropped"]
     assert len(told) == (policy == "Delete")
+    await (await asyncpg.connect(binding["uri"])).close()
+
+    # What docs/deletion.md says to do about it.
+    namespace.database(created.dsn)
+    again = namespace.channel(deletionPolicy="Delete")
+    again.wait_ready()
+    again.delete()
+    again.wait_gone()
+    assert await created.channels() == []
 
 
 async def test_a_channel_that_never_was_made(world: World, namespace: Namespace) -> None:
