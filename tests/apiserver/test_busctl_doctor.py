@@ -21,9 +21,11 @@ from wire import Peer
 
 from bus_operator.certificate_store import KubernetesSecretStore
 from bus_operator.certificates import plan_certificates
+from bus_operator.doctor.pod import SETTLED
 from bus_operator.kube_api import KubeApi
 from bus_operator.serving_certificates import CertificateManager, load_key_pair, new_server_context
 from bus_operator.webhook import WebhookServer, make_app
+from hack.test_servers import LIBFAKETIME
 
 pytestmark = pytest.mark.cluster
 
@@ -122,7 +124,10 @@ Diagnose = Callable[..., Codes]
 
 @pytest.fixture
 def diagnose(apiserver: Path, tmp_path: Path) -> Diagnose:
-    """What is found, by object and check; the webhook, which is another test's business, is left out."""
+    """What is found, by object and check; the webhook, which is another test's business, is left out.
+
+    With `ahead`, busctl's clock is put forward by so much, and no other.
+    """
     configuration = yaml.safe_load(apiserver.read_text())
     configuration["contexts"][0]["context"]["namespace"] = SHOP
     kubeconfig = tmp_path / "kubeconfig"
@@ -133,11 +138,14 @@ def diagnose(apiserver: Path, tmp_path: Path) -> Diagnose:
         token: str | None = None,
         skipped: bool = False,
         messages: bool = False,
+        ahead: timedelta = timedelta(0),
     ) -> Codes:
         if token is not None:
             configuration["users"][0]["user"] = {"token": token}
         kubeconfig.write_text(yaml.safe_dump(configuration))
-        done = busctl_program.run("doctor", *arguments, "-o", "json", KUBECONFIG=str(kubeconfig))
+        clock = {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": f"+{ahead.seconds}", "DONT_FAKE_MONOTONIC": "1"}
+        environment = {"KUBECONFIG": str(kubeconfig)} | (clock if ahead else {})
+        done = busctl_program.run("doctor", *arguments, "-o", "json", **environment)
         assert done.stdout, done.stderr
         found: Any = json.loads(done.stdout)
         assert done.returncode == (0 if found["healthy"] else 1)
@@ -236,6 +244,31 @@ def test_pods_that_do_not_run(shop: Shop, diagnose: Diagnose) -> None:
     skipped = diagnose(skipped=True)
     assert skipped[f"Pod {SHOP}/crashes joined"] == "because of running"
     assert skipped[f"Pod {SHOP}/starts running"] == "the pod is Pending"
+
+
+@on_one_version
+async def test_a_pod_in_which_nobody_joins(shop: Shop, diagnose: Diagnose, database: postgres.Database) -> None:
+    """It is given time to: two minutes, which no test waits for."""
+    orders = await database.create_channel(f"{SHOP}.orders")
+    shop.database(database.dsn, REACHABLE, READY)
+    shop.channel("orders", READY)
+    for name in ("idle", "busy"):
+        shop.pod(name, status=RUNNING, channels="orders", injected="orders")
+    shop.pod("done", status={"phase": "Succeeded"}, channels="orders", injected="orders")
+    async with database.session() as admin:
+        await admin.execute("update pgmq_bus.channel set owner_reference = $1", f"{SHOP}/orders@cluster")
+    session = await orders.connect()
+    await Peer.join(session, orders.name, host="busy")
+    joined = f"Pod {SHOP}/idle joined"
+    assert await asyncio.to_thread(diagnose) == {}
+    skipped = await asyncio.to_thread(diagnose, skipped=True)
+    assert skipped[joined] == "the pod is new, and may join yet"
+    later = SETTLED + timedelta(minutes=1)
+    assert await asyncio.to_thread(diagnose, ahead=later) == {joined: "NotJoined"}
+    said = await asyncio.to_thread(diagnose, "pod/idle", ahead=later, messages=True)
+    assert said[joined].startswith(f"nobody in pod {SHOP}/idle has joined 'orders'")
+    assert f"kubectl exec -n {SHOP} idle -- python -m bus_runtime.doctor" in said[joined]
+    await session.close()
 
 
 async def test_pods_that_a_channel_selects(shop: Shop, diagnose: Diagnose) -> None:

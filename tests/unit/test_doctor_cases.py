@@ -76,6 +76,7 @@ CASES = {
         ("BindingMissing", CLUSTER, "test_pods_that_a_channel_selects"),
         ("RuntimeNotInjected", CLUSTER, "test_pods"),
         ("PodNotRunning", CLUSTER, "test_pods_that_do_not_run"),
+        ("NotJoined", CLUSTER, "test_a_pod_in_which_nobody_joins"),
         ("NotJoined", HERE, "test_a_pod_in_which_nobody_joins"),
     ],
     "its annotation names no channel": [
