@@ -27,7 +27,7 @@ from bus_runtime.backend import JoinOptions
 from bus_runtime.binding import Binding, find_binding
 from bus_runtime.connection import Database, is_direct
 from bus_runtime.doorbell import open_doorbell
-from bus_runtime.driver import DRIVER_ERRORS
+from bus_runtime.driver import DRIVER_ERRORS, connect_error
 from bus_runtime.errors import POOLER_IN_TRANSACTION_MODE, BusError, UnavailableError
 from bus_runtime.isolated import IsolatedPgmqBackend
 
@@ -260,7 +260,7 @@ def _unreachable(binding: Binding, exc: OSError) -> BusError:
             " group or a firewall does not let this process reach it",
             code=NO_ROUTE,
         )
-    return UnavailableError(f"{binding.address} cannot be reached: {exc}. Is the server up?")
+    return connect_error(exc, binding)
 
 
 def report(steps: Sequence[Step]) -> str:

@@ -43,6 +43,7 @@ READ_ONLY = "25006"
 LIMIT_EXCEEDED = "54000"
 _AUTHENTICATION_CLASS = "28"
 _TOO_MANY_CONNECTIONS = "53300"
+_CANNOT_CONNECT_NOW = "57P03"
 
 #: The statement's preparation met another session's, or is in another session: a pooler hands the server's sessions
 #: around between transactions. Said before anything is executed.
@@ -76,6 +77,8 @@ _REMEDIES = {
     DATABASE_READ_ONLY: "a failover is under way, or the address is a standby's: it must be the primary's",
     POOLER_IN_TRANSACTION_MODE: "where that lasts, use the pooler's session mode, or the server itself",
 }
+
+_PASSES = ". It is being started or stopped: try again in a moment; its log says what it waits for"
 
 #: What a driver call raises when the server or the connection is at fault. InternalClientError: the server has ended a
 #: session that was idle, and the connection is not closed yet.
@@ -131,7 +134,8 @@ def connect_error(exc: BaseException, binding: Binding | None = None) -> Unavail
             sqlstate=state,
             code=CONNECTIONS_EXHAUSTED,
         )
-    return UnavailableError(f"{where}: {_words(exc)}", sqlstate=state)
+    passes = _PASSES if state == _CANNOT_CONNECT_NOW else ""
+    return UnavailableError(f"{where}: {_words(exc)}{passes}", sqlstate=state)
 
 
 def _not_reached(exc: BaseException, where: str) -> UnavailableError:

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import asyncpg
 import pytest
 from error_codes import Codes, of_probe
 
 import bus_operator
 import bus_runtime
 from bus_operator import sql
+from bus_operator.database import translate
 from bus_operator.errors import BusError as OperatorError
 from bus_runtime import errors as runtime_errors
+from bus_runtime.binding import Binding
+from bus_runtime.driver import connect_error
 from bus_runtime.errors import BusError as RuntimeError_
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
@@ -100,6 +104,35 @@ def test_an_error_of_the_runtime_ends_with_its_code_and_never_has_it_twice() -> 
     assert str(cause) == "db:5432/app cannot be reached [ConnectionsExhausted]"
     error = runtime_errors.PublishError(runtime_errors.reason_of(cause), code=cause.code)
     assert str(error) == "db:5432/app cannot be reached [ConnectionsExhausted]"
+
+
+WHERE = "db:5432/app"
+BINDING = Binding("orders", Path(), "shop.orders", f"postgresql://u:p@{WHERE}")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError("refused"), "db:5432/app cannot be reached: refused. Is the server up, and does a"),
+        (TimeoutError(), "db:5432/app cannot be reached: it does not answer. Is the server up, and does a"),
+        (asyncpg.CannotConnectNowError("the system is starting up"), "starting up. It is being started or stopped:"),
+        (asyncpg.InvalidCatalogNameError('database "x" does not exist'), 'db:5432/app: database "x" does not exist'),
+        (asyncpg.TooManyConnectionsError("too many"), "db:5432/app has no connection left: too many. "),
+        (asyncpg.InvalidPasswordError("it failed"), "'s credential: it failed. "),
+        (asyncpg.InvalidAuthorizationSpecificationError("rejects it"), "'s credential: rejects it. "),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_same_failure_has_the_same_code_and_words_on_both_sides(error: Exception, words: str) -> None:
+    """Of an administrator's credential and of a binding's; they are looked at in different places."""
+    with pytest.raises(OperatorError) as operators, translate(WHERE):
+        raise error
+    runtimes = connect_error(error, BINDING)
+    assert operators.value.reason == runtimes.code
+    assert words in str(operators.value)
+    assert words in runtimes.message
+    if "credential" not in words and "connection left" not in words:
+        assert str(operators.value) == runtimes.message
 
 
 def test_errors_of_the_runtime_survive_pickling() -> None:
