@@ -87,8 +87,7 @@ def test_who_publishes_commands_no_terminal() -> None:
     [b"1" + b"0" * 5000, b"[" * 1010 + b"]" * 1010, b"[" * 9000 + b"]" * 9000, b'{"a":' * 600 + b"1" + b"}" * 600],
     ids=["digits", "levels", "many levels", "objects"],
 )
-def test_no_message_ends_what_shows_it(payload: bytes) -> None:
-    """All of them are JSON that PostgreSQL takes."""
+def test_whatever_json_postgresql_takes_is_shown(payload: bytes) -> None:
     message = messages.read(1, payload)
     assert tailing.Wanted(pattern=re.compile("1|a")).takes(message) or b"1" not in payload
     assert tailing.as_text(io.StringIO())(message, AT)

@@ -242,6 +242,13 @@ def refusing_server(message: bytes) -> Iterator[str]:
             thread.join()
 
 
+def test_what_is_in_a_file_commands_no_terminal(busctl: Busctl, write: Callable[..., str]) -> None:
+    name = write(f'kind: "\\e[2J"\n---\n{yaml.safe_dump(manifest())}')
+    with refusing_server(b"no") as uri:
+        result = busctl("apply", "-f", name, uri=uri)
+    assert "skipped \ufffd[2J/? in channels.yaml" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["status", "peers", "apply"])
 def test_what_a_server_says_commands_no_terminal(busctl: Busctl, tmp_path: Path, command: str) -> None:
     (tmp_path / "bus.yaml").write_text(yaml.safe_dump(manifest()))

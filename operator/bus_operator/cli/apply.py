@@ -46,7 +46,7 @@ def apply(files: Sequence[IO[str]], uri: str, root: Path | None, namespace: str)
     """
     manifests = read_manifests(files, namespace)
     for note in manifests.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     if not manifests.channels:
         raise SpecError("there is no BusChannel in what was given")
     if root is not None:

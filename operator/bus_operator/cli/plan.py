@@ -121,7 +121,7 @@ def _require(manifests: Sequence[object]) -> None:
 
 def _tell(notes: Sequence[str]) -> None:
     for note in notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
 
 
 async def _plan_database(admin: "AdminConnection", manifests: "Manifests", root: Path | None) -> list[Planned]:

@@ -168,7 +168,7 @@ def _frame(height: int, source: Source, selector: str | None, *, wide: bool) -> 
     try:
         views = sorted(_all(source, selector), key=lambda view: view.is_healthy)
     except BusError as exc:
-        return [str(source), "", f"{exc.reason}: {exc}"]
+        return [str(source), "", printable(f"{exc.reason}: {exc}")]
     bad = sum(not view.is_healthy for view in views)
     head = f"{source}: {len(views)} channels, {bad} not ready"
     room = max(height - _AROUND - min(bad, SHOWN_MESSAGES), 1)

@@ -73,6 +73,7 @@ def dev(
     # Not above: loading all of this takes a while, which the other commands do without.
     from bus_operator.cli.dev import files, programs, session, workspace
     from bus_operator.cli.dev.workers import commands
+    from bus_operator.texts import printable
 
     wanted = paths or (Path(),)
     settings = session.Settings(
@@ -86,7 +87,7 @@ def dev(
     )
     found = files.manifests(wanted, namespace)
     for note in found.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     with workspace.opened(Path(FOLDER).absolute(), keep=keep) as space:
         status = asyncio.run(session.run(settings, space, found))
     sys.exit(status)
