@@ -91,11 +91,6 @@ class Demo:
             self._wait_until("the subscribers' reports", all_reported)
         return self._published(publisher), [reports[pod] for pod in subscribers]
 
-    def operator_image(self) -> str:
-        """The image that the operator runs from, in which bus_runtime is as well."""
-        path = "jsonpath={.spec.template.spec.containers[0].image}"
-        return self._kubectl("get", "deployment", "pgmq-bus", "-n", NAMESPACE, "-o", path)
-
     def _helm(self, operator: str, postgres: str) -> None:
         helm = Path(sys.executable).with_name("helm")
         repository, tag = operator.rsplit(":", 1)
@@ -197,6 +192,17 @@ def table(published: int, reports: Sequence[Report]) -> str:
     )
 
 
+LEGEND = """\
+received, lost, duplicated: of the orders published; p50, p99: from publish until the subscriber's handler is called
+woken by: how it learns of an order (doorbell: a datagram from the publisher's pod); inline: orders that were in it"""
+
+
+def programs(kubectl: Path) -> str:
+    """Where the programs are that are shown below: those of this environment, and `kubectl` if the machine has none."""
+    directories = [Path(sys.executable).parent, *([] if shutil.which("kubectl") else [kubectl.parent])]
+    return ":".join(map(str, directories))
+
+
 def complete(published: int, reports: Sequence[Report]) -> bool:
     """Whether every subscriber, having joined before the first order, got each of them."""
     return bool(reports) and all(
@@ -214,10 +220,10 @@ def main() -> int:
     started = time.monotonic()
     demo = Demo(layout)
     published, reports = demo.run()
-    print(f"\n{table(published, reports)}\n")
-    print(f"done in {duration(time.monotonic() - started)}. What to try next:\n")
+    print(f"\n{table(published, reports)}\n\n{LEGEND}\n")
+    print(f"done in {duration(time.monotonic() - started)}. What to try next, the two exports first:\n")
     print(f"  export KUBECONFIG={choose(layout).kubeconfig}")
-    print(f"  export PATH={Path(sys.executable).parent}:$PATH    # busctl (not systemd's), kubectl bus, helm")
+    print(f"  export PATH={programs(layout.kubectl)}:$PATH")
     print(
         "  kubectl get bus -A                                        # both resources; peers are counted once a minute"
     )
@@ -226,7 +232,7 @@ def main() -> int:
     print("  kubectl scale deployment order-subscriber --replicas=5    # more peers; nothing else changes")
     print("  kubectl explain buschannel.spec                           # every field")
     print("  make cluster-down                                         # leave nothing running")
-    print(f"\nPods of your own: docs/quickstart.md, from step 4 on, with the image {demo.operator_image()}")
+    print("\nA program of your own in two pods: 'Your first message' in README.md")
     if not complete(published, reports):
         print("\nFAILED: a subscriber did not get every order", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""docs/quickstart.md on a cluster: its files saved, its commands run one after the other, as they stand there."""
+"""docs/quickstart.md and the README's first message on a cluster: files saved, commands run one after the other."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from demo_cluster import Cluster
+from demo_cluster import Cluster, Demo
 from snippets import Snippet, snippets
 
 from hack.cluster.recipes import RECIPES
@@ -22,6 +22,7 @@ IMAGE = "pgmq-bus:0.1.0"
 """What the page has Docker build, and kind load. Here what the cluster offers for that does it."""
 INSTALL = "helm install pgmq-bus charts/pgmq-bus "
 FOLLOW = "kubectl logs subscriber --follow"
+OF_HELLO = "kubectl logs deployment/hello --follow"
 
 
 @pytest.fixture
@@ -64,11 +65,17 @@ def run(script: str, where: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def followed() -> list[Snippet]:
-    """What the reader saves and runs, down to where the page goes on with what is there already."""
-    lines = (ROOT / PAGE).read_text().splitlines()
-    end = lines.index("## On the cluster of `make demo`")
-    return [snippet for snippet in snippets() if snippet.page == PAGE and snippet.line < end]
+def followed(page: str, begin: str, end: str) -> list[Snippet]:
+    """What the reader saves and runs between two headings."""
+    lines = (ROOT / page).read_text().splitlines()
+    part = range(lines.index(begin), lines.index(end))
+    return [snippet for snippet in snippets() if snippet.page == page and snippet.line in part]
+
+
+def save(part: list[Snippet], where: Path, image: str = IMAGE) -> None:
+    for snippet in part:
+        if snippet.file is not None:
+            (where / snippet.file).write_text(snippet.text.replace(IMAGE, image))
 
 
 @pytest.mark.timeout(1800)
@@ -77,10 +84,10 @@ def test_from_nothing_to_messages_and_back(bare_cluster: Cluster, checkout: Path
     repository, _, tag = image.rpartition(":")
     settings = f"--set-string image.repository={repository},image.tag={tag},devPostgres.image={postgres} "
 
-    for snippet in followed():
-        if snippet.file is not None:
-            (checkout / snippet.file).write_text(snippet.text.replace(IMAGE, image))
-    built, *commands = [snippet.text for snippet in followed() if snippet.language == "sh"]
+    # Down to where the page goes on with what is there already.
+    part = followed(PAGE, "# Quickstart", "## On the cluster of `make demo`")
+    save(part, checkout, image)
+    built, *commands = [snippet.text for snippet in part if snippet.language == "sh"]
     assert f"docker build --tag {IMAGE} ." in built
     script = "\n".join(commands)
     assert INSTALL in script
@@ -91,3 +98,30 @@ def test_from_nothing_to_messages_and_back(bare_cluster: Cluster, checkout: Path
     orders = [int(number) for number in re.findall(r"^to bill: A-(\d+)$", printed, re.MULTILINE)]
     assert orders == [orders[0], orders[0] + 1, orders[0] + 2], printed
     assert 'release "pgmq-bus" uninstalled' in printed
+
+
+@pytest.mark.timeout(1800)
+def test_the_readme_from_the_demo_to_messages_of_ones_own(cluster: Cluster, demo: Demo, tmp_path: Path) -> None:
+    part = followed("README.md", "## Your first message", "## Install")
+    save(part, tmp_path)
+    exports = [line for line in demo.output.splitlines() if line.startswith("  export ")]
+    assert len(exports) == 2
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    begin, end = [snippet.text for snippet in part if snippet.language == "sh"]
+    assert begin.endswith(f"{OF_HELLO}\n")
+
+    def heard() -> set[str]:
+        """By the pod whose log is shown."""
+        log = run("\n".join([*exports, OF_HELLO.removesuffix(" --follow")]), tmp_path, environment)
+        return set(re.findall(r"^hello from (\S+) at ", log, re.MULTILINE))
+
+    try:
+        run("\n".join([*exports, begin.removesuffix(f"{OF_HELLO}\n")]), tmp_path, environment)
+        pods = {pod["metadata"]["name"] for pod in cluster.get("pods", "-l", "app=hello")["items"]}
+        assert len(pods) == 2
+        cluster.wait_until("greetings of both pods in the log of one", lambda: heard() == pods)
+        run("\n".join([*exports, end]), tmp_path, environment)
+        assert not cluster.kubectl("get", "deployment,buschannel,configmap", "hello", "--ignore-not-found")
+    finally:
+        mine = ("deployment/hello", "buschannel/hello", "configmap/hello")
+        cluster.kubectl("delete", *mine, "--ignore-not-found", check=False)

@@ -102,7 +102,9 @@ class World:
     def with_files(self, page: str) -> None:
         """Puts the files that a page names where its commands look for them."""
         everywhere = [
-            snippet for snippet in snippets() if snippet.file and snippet.page in ("README.md", "docs/runtime.md")
+            snippet
+            for snippet in snippets()
+            if snippet.file and snippet.page in ("docs/quickstart.md", "docs/runtime.md")
         ]
         of_the_page = [snippet for snippet in snippets() if snippet.file and snippet.page == page]
         for snippet in [*everywhere, *of_the_page]:
@@ -126,11 +128,11 @@ def _offline() -> list[Snippet]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """With the administrator and the database that docs/postgresql.md makes, and the channel of the README in it."""
+    """With the administrator and the database that docs/postgresql.md makes, and the quickstart's channel in it."""
     with postgres.running_server(18) as server:
         made = World(server, tmp_path_factory.mktemp("snippets"))
         asyncio.run(_execute(made, "docs/postgresql.md", "postgres"))
-        made.with_files("README.md")
+        made.with_files("docs/quickstart.md")
         uri = server.uri("bus")
         made.run(f"busctl apply -f channels.yaml --database '{uri}' --bindings bindings")
         yield made
@@ -247,7 +249,7 @@ def test_nothing_is_left_in_a_server(version: int, tmp_path: Path) -> None:
     try:
         world = World(server, tmp_path)
         asyncio.run(_execute(world, "docs/postgresql.md", "postgres"))
-        world.with_files("README.md")
+        world.with_files("docs/quickstart.md")
         administrator = server.uri("bus", "bus_admin", "...")
         world.run(f"busctl apply -f channels.yaml --database '{administrator}' --bindings bindings")
         asyncio.run(_remove(administrator))

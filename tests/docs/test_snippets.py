@@ -42,6 +42,7 @@ OF_THE_SYSTEM = {
     "psql",
     "py-spy",
     "read",
+    "sed",
 }
 """Programs whose own arguments are not ours to check."""
 
