@@ -113,8 +113,10 @@ def _readiness(resource: Resource) -> tuple[str, str]:
 
 
 def _labels(channel: Resource) -> tuple[str, str, str]:
-    database = channel.status.get("database")
-    return channel.namespace, channel.name, f"{database['namespace']}/{database['name']}" if database else ""
+    # Others may write a status as well, and by halves.
+    database = channel.status.get("database") or {}
+    whole = database.keys() >= {"namespace", "name"}
+    return channel.namespace, channel.name, f"{database['namespace']}/{database['name']}" if whole else ""
 
 
 def _channel(resource: Resource, surveys: Surveys) -> _Channel:

@@ -64,6 +64,16 @@ class World:
         return [sample.labels["name"] for sample in (await self.scrape())["pgmq_bus_channel_ready"].samples]
 
 
+async def test_a_status_that_names_half_a_database_costs_nobody_the_metrics() -> None:
+    """Others may write a status, and its definition asks for neither half."""
+    metadata = {"namespace": "shop", "name": "half", "uid": "uid-half"}
+    status = {"database": {"name": "main"}}
+    half = Resource.from_body({"kind": "BusChannel", "metadata": metadata, "spec": {}, "status": status})
+    world = World(channel("orders"), half)
+    world.overdue["half"] = 1.0
+    assert sorted(await world.names()) == ["half", "orders"]
+
+
 def value(families: dict[str, Metric], name: str, /, **labels: str) -> float | None:
     samples: Iterator[Any] = (sample for family in families.values() for sample in family.samples)
     return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), None)
