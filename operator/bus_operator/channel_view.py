@@ -110,7 +110,9 @@ def from_resource(body: Mapping[str, Any]) -> ChannelView:
     """Reads a BusChannel as the API server sends it."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     readiness = _readiness(metadata, status)
-    reference = status.get("database")
+    # Others may write a status as well, and by halves.
+    reference = status.get("database") or {}
+    whole = reference.keys() >= {"namespace", "name"}
     return ChannelView(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -118,7 +120,7 @@ def from_resource(body: Mapping[str, Any]) -> ChannelView:
         ready=readiness.ready,
         reason=readiness.reason,
         message=readiness.message,
-        place=Place(reference["namespace"], reference["name"], status.get("shard")) if reference else None,
+        place=Place(reference["namespace"], reference["name"], status.get("shard")) if whole else None,
         durability=spec.get("durability"),
         peers=status.get("peers"),
         wake=status.get("wake"),

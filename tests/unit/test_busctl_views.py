@@ -40,6 +40,7 @@ def body(**changed: Any) -> dict[str, Any]:
         ({}, "True", "Ready"),
         ({"metadata": {"generation": 4}}, "Unknown", "NotReconciledYet"),
         ({"status": {}}, "Unknown", "NotReconciledYet"),
+        ({"status": {"database": {"name": "main"}}}, "Unknown", "NotReconciledYet"),
         ({"metadata": {"deletionTimestamp": "now"}}, "False", "Deleting"),
     ],
 )
