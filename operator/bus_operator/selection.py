@@ -91,14 +91,15 @@ class Selection:
             raise NamespaceUnreadableError("which BusDatabase is the default is not certain", ", ".join(sorted(unread)))
         if not candidates:
             raise SpecError(
-                f"no BusDatabase is the default for namespace {channel.namespace}: set spec.databaseRef, or"
-                " spec.default: true on a BusDatabase that allows this namespace",
+                f"no BusDatabase is the default for namespace {channel.namespace}: set spec.default: true on a"
+                " BusDatabase that allows this namespace, or delete the BusChannel and create it with spec.databaseRef",
                 reason="NoDefaultDatabase",
             )
         if len(candidates) > 1:
             names = ", ".join(sorted(f"{item.namespace}/{item.name}" for item in candidates))
             raise SpecError(
-                f"several BusDatabases are the default ({names}): set spec.databaseRef, or keep one default",
+                f"several BusDatabases are the default ({names}): keep one default, or delete the BusChannel and create"
+                " it with spec.databaseRef",
                 reason="AmbiguousDefault",
             )
         return candidates[0]

@@ -45,8 +45,8 @@ def test_no_default(world: World, namespace: Namespace) -> None:
     namespace.database(None, "no-default")
     channel = namespace.channel(database=None)
     assert channel.wait_for("NoDefaultDatabase")["message"] == (
-        f"no BusDatabase is the default for namespace {namespace.name}: set spec.databaseRef, or spec.default: true on"
-        " a BusDatabase that allows this namespace"
+        f"no BusDatabase is the default for namespace {namespace.name}: set spec.default: true on a BusDatabase that"
+        " allows this namespace, or delete the BusChannel and create it with spec.databaseRef"
     )
 
 
@@ -67,8 +67,8 @@ async def test_two_defaults_are_ambiguous(world: World, namespace: Namespace) ->
     second.wait_ready()
     channel = namespace.channel(database=None)
     assert channel.wait_for("AmbiguousDefault")["message"] == (
-        f"several BusDatabases are the default ({namespace.name}/first, {namespace.name}/second): set"
-        " spec.databaseRef, or keep one default"
+        f"several BusDatabases are the default ({namespace.name}/first, {namespace.name}/second): keep"
+        " one default, or delete the BusChannel and create it with spec.databaseRef"
     )
     second.patch({"default": False})
     channel.wait_ready()
