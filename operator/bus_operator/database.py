@@ -37,6 +37,9 @@ CONNECT_TIMEOUT = 10.0
 READER_TIMEOUT = 4.0
 """The same where somebody waits for it at a terminal."""
 
+LONGEST_WORDS = 2000
+"""Characters of what a server says of a failure that are told."""
+
 COMMAND_TIMEOUT = 25.0
 """Seconds until a session in which a statement is not answered counts as lost; locks are waited for 10 s at most."""
 
@@ -355,5 +358,5 @@ def _said_by_server(where: str, error: asyncpg.PostgresError) -> BusError:
 
 
 def _text(error: asyncpg.PostgresError) -> str:
-    """The server's words with detail and hint, as one line for a condition."""
-    return " ".join(str(error).split()).rstrip(".")
+    """The server's words with detail and hint, as one line for a condition. A hostile server may have many."""
+    return " ".join(str(error)[:LONGEST_WORDS].split()).rstrip(".")

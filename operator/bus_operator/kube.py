@@ -329,7 +329,7 @@ class Kube:
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             # The API server refuses longer ones.
-            "message": escaped(message)[:1024],
+            "message": escaped(message[:1024])[:1024],
             "source": {"component": COMPONENT},
             "firstTimestamp": now,
             "lastTimestamp": now,

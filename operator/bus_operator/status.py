@@ -73,7 +73,7 @@ def merge(
                 "status": condition.status,
                 "reason": condition.reason,
                 # The API server refuses messages longer than 32,768 characters.
-                "message": escaped(condition.message)[:32_000],
+                "message": escaped(condition.message[:32_000])[:32_000],
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"]
                 if same and "lastTransitionTime" in old

@@ -249,6 +249,13 @@ def test_what_is_in_a_file_commands_no_terminal(busctl: Busctl, write: Callable[
     assert "skipped \ufffd[2J/? in channels.yaml" in result.stderr
 
 
+def test_of_what_a_server_says_only_so_much_is_told(busctl: Busctl) -> None:
+    with refusing_server(b"\x1b" * 1_000_000) as uri:
+        result = busctl("status", uri=uri)
+    assert result.returncode == 1
+    assert len(result.stderr) < 5000
+
+
 @pytest.mark.parametrize("command", ["status", "peers", "apply"])
 def test_what_a_server_says_commands_no_terminal(busctl: Busctl, tmp_path: Path, command: str) -> None:
     (tmp_path / "bus.yaml").write_text(yaml.safe_dump(manifest()))
