@@ -105,6 +105,8 @@ async def test_a_flood_of_forgeries_causes_no_statements(
     reader, writer = await make_bus(recorder, max_poll_seconds=60), await make_bus(max_poll_seconds=60)
     await arrives(recorder, writer, 0)
     relay = network.relays[0]
+    # A look may have been sooner.
+    await eventually(lambda: relay.seen)
     genuine = relay.seen[-1]
     assert reader.stats().wake == "doorbell"
     await all_settled(reader, writer)
@@ -149,6 +151,8 @@ async def test_a_flood_with_unknown_keys_causes_few_statements(
     await arrives(recorder, writer, 0)
     await eventually(lambda: peer_of(reader)._roster_version == peer_of(writer)._roster_version == 3)
     relay = network.relays[0]
+    # A look may have been sooner.
+    await eventually(lambda: relay.seen)
     genuine = relay.seen[-1]
     fetched = 0
     began = time.monotonic()
