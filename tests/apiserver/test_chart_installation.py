@@ -75,6 +75,23 @@ def test_notes_are_commands_that_work(release: Run, run: Run) -> None:
     run(*(word.replace("NAMESPACE", "kube-public") for word in grant), "--dry-run=server")
 
 
+@pytest.mark.parametrize("upgraded", [True, False])
+def test_notes_after_an_upgrade_are_about_upgrading(release: Run, run: Run, upgraded: bool) -> None:
+    """The first steps were gone through; by hand, only what the chart was told not to do."""
+    values = ("--reuse-values", "--set", f"crds.upgrade={str(upgraded).lower()}")
+    notes = release("upgrade", CHART, "--dry-run=client", *values).partition("NOTES:\n")[2]
+    assert manifests_in(notes) == []
+    assert f"helm test pgmq-bus -n {NAMESPACE} --logs" in notes
+    assert "docs/upgrading.md" in notes
+    _, *commands = [line.split() for line in notes.splitlines() if line.startswith("    ")]
+    run(*commands.pop(0))
+    if not upgraded:
+        command = " ".join(commands.pop(0)).replace("CHART", CHART)
+        shown, applied = (part.split() for part in command.split(" | "))
+        run(*applied, "--dry-run=server", stdin=run(*shown))
+    assert commands == []
+
+
 @pytest.mark.parametrize(
     ("namespace", "verb", "resource", "name", "allowed"),
     [
