@@ -15,6 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory
 from bus_operator.kube import Kube
+from bus_operator.kube_api import words_of
 from bus_operator.model import Uid
 from bus_operator.pods import MissingBinding, Pod, missing_binding
 from bus_operator.reporting import utc_now
@@ -60,7 +61,7 @@ class BindingAudit:
                 await self.look()
                 await self._selected.look()
             except (BusError, ApiException) as exc:
-                logger.warning("cannot look for pods without their bindings: %s", exc)
+                logger.warning("cannot look for pods without their bindings: %s", words_of(exc))
             await asyncio.sleep(self._interval)
 
     async def look(self) -> None:

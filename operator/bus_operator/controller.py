@@ -19,6 +19,7 @@ from bus_operator.database_access import DatabaseState
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory, Key, Resource
 from bus_operator.kube import PLURALS, Kube
+from bus_operator.kube_api import words_of
 from bus_operator.kube_objects import Refusal
 from bus_operator.namespace_access import NamespaceAccess, unknown
 from bus_operator.reconcile import Reconciler
@@ -146,7 +147,7 @@ class Controller:
                 refused = await self._access.look()
                 listings = {kind: await self._kube.list_resources(kind, without=refused) for kind in PLURALS}
             except (BusError, ApiException) as exc:
-                logger.warning("cannot list what is there: %s", exc)
+                logger.warning("cannot list what is there: %s", words_of(exc))
                 return False
         self.page_size = min(listing.page_size for listing in listings.values())
         unread = unknown(refused)

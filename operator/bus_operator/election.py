@@ -24,7 +24,7 @@ import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import TransientError
-from bus_operator.kube_api import KubeApi, message_of, unless_missing
+from bus_operator.kube_api import KubeApi, unless_missing, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Elector:
                     if await self._try_to_acquire():
                         return
             except _UNREACHABLE as exc:
-                self._complain(_text(exc))
+                self._complain(words_of(exc))
             else:
                 self._complaint = ""
             await asyncio.sleep(self._until_next_look())
@@ -190,7 +190,7 @@ class Elector:
                     await self._try_to_renew()
                     return
             except _UNREACHABLE as exc:
-                failure = f"not renewed in time: {_text(exc)}"
+                failure = f"not renewed in time: {words_of(exc)}"
             await asyncio.sleep(max(0.0, min(PAUSE, deadline - self._clock())))
         raise LostLeaseError(failure)
 
@@ -287,12 +287,6 @@ class FencedApi(KubeApi):
         if method != "GET" and not self._leading():
             raise NotLeadingError(f"{method} {path} is left to the replica that leads now")
         return await super()._exchange(method, path, *arguments, **options)
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, ApiException):
-        return message_of(error)
-    return str(error) or "the API server does not answer"
 
 
 def _exit() -> NoReturn:

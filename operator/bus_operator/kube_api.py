@@ -261,3 +261,10 @@ def message_of(error: ApiException) -> str:
         return str(json.loads(error.body or "")["message"])
     except (TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}"
+
+
+def words_of(error: Exception) -> str:
+    """What the log says of a request that failed: an ApiException's own text has several lines."""
+    if isinstance(error, ApiException):
+        return message_of(error)
+    return str(error) or "the API server does not answer"

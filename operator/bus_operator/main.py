@@ -30,7 +30,7 @@ from bus_operator.election import Elector, FencedApi
 from bus_operator.errors import BusError, NamespaceUnreadableError, StartError
 from bus_operator.health import HealthServer
 from bus_operator.kube import Kube
-from bus_operator.kube_api import KubeApi
+from bus_operator.kube_api import KubeApi, words_of
 from bus_operator.metrics import MetricsServer
 from bus_operator.runtime_injection import RuntimeImage
 from bus_operator.serving_certificates import CertificateManager, FileCertificates, ServingCertificate
@@ -195,7 +195,7 @@ class Operator:
             except StartError:
                 raise
             except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
-                logger.warning("webhook certificate: %s", exc)
+                logger.warning("webhook certificate: %s", words_of(exc))
             await asyncio.sleep(CERTIFICATE_CHECK if started else CERTIFICATE_RETRY)
 
     async def _secret_name(self, namespace: str, channel: str) -> str | None:

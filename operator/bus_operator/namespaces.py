@@ -9,6 +9,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import BusError
 from bus_operator.kube import Kube
+from bus_operator.kube_api import words_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Namespaces:
             try:
                 await self._follow()
             except (BusError, ApiException, aiohttp.ClientError, TimeoutError) as exc:
-                logger.warning("cannot watch the labels of namespaces: %s", exc)
+                logger.warning("cannot watch the labels of namespaces: %s", words_of(exc))
                 self._current = False
                 await asyncio.sleep(PAUSE)
 

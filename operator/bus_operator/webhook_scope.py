@@ -18,7 +18,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from bus_operator.errors import BusError
 from bus_operator.inventory import Inventory
-from bus_operator.kube_api import KubeApi, message_of
+from bus_operator.kube_api import KubeApi, words_of
 from bus_operator.pod_requests import LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,7 @@ class WebhookScope:
             if isinstance(exc, ApiException) and exc.status == HTTPStatus.CONFLICT:
                 # Such as another replica that writes the caBundle.
                 return 0
-            problem = message_of(exc) if isinstance(exc, ApiException) else exc
-            logger.warning("pods that BusChannels select may not be shown to the webhook: %s", problem)
+            logger.warning("pods that BusChannels select may not be shown to the webhook: %s", words_of(exc))
             return RETRY
         return CHECK
 

@@ -65,6 +65,8 @@ def test_lint_is_clean(helm: Callable[..., str], chart: Path) -> None:
         ({"podLabels": {"a": 1}}, "podLabels.a: Invalid type. Expected: string, given: integer"),
         ({"tolerations": {}}, "tolerations: Invalid type. Expected: array, given: object"),
         ({"fullnameOverride": "x" * 41}, "fullnameOverride: String length must be less than or equal to 40"),
+        ({"fullnameOverride": "Bus_1"}, "fullnameOverride: Does not match pattern"),
+        ({"nameOverride": "Bus"}, "nameOverride: Does not match pattern"),
         ({"devPostgres": {"persistence": {}}}, "devPostgres: Additional property persistence is not allowed"),
         ({"devPostgres": {"runAsUser": 0}}, "devPostgres.runAsUser: Must be greater than or equal to 1"),
         (

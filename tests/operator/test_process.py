@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from control_plane import wait_until
-from operator_process import Operator, free_port
+from control_plane import KubeClient, wait_until
+from operator_process import RELEASE, Operator, account_kubeconfig, free_port
 from operator_world import Namespace, World
 from scraping import wait_for
 
@@ -66,6 +66,20 @@ def test_it_waits_for_an_api_server_that_is_not_there(operator: Operator, tmp_pa
     assert status == 0
     assert seconds < 10
     assert "Traceback" not in lonely.log
+
+
+def test_it_says_in_a_line_which_right_it_lacks(kube: KubeClient, operator: Operator, tmp_path: Path) -> None:
+    """With a service account of the chart that is not the operator's, as where somebody deleted Roles. It goes on."""
+    assert operator
+    poor = Operator(account_kubeconfig(kube, tmp_path, f"{RELEASE}-test"), tmp_path / "log", BUS_LOG_FORMAT="text")
+    poor.start(wait_ready=False)
+    for said in ("cannot list what is there: ", "webhook certificate: "):
+        wait_until(lambda said=said: said in poor.log, f"it says {said!r}", 60)
+    status, _ = poor.terminate()
+    assert status == 0
+    told = [line for line in poor.log.splitlines() if "webhook certificate: " in line]
+    assert all(f'secrets "{RELEASE}-webhook-tls" is forbidden: User ' in line for line in told)
+    assert "HTTP response body" not in poor.log
 
 
 def test_definitions_that_were_left_behind(world: World) -> None:
