@@ -73,6 +73,11 @@ def write(tmp_path: Path) -> Callable[..., str]:
     return to_file
 
 
+def on(database: postgres.Database) -> str:
+    """What it says before anything else."""
+    return f"on database {database.name} on 127.0.0.1:{database.server.port}\n"
+
+
 def read(directory: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in directory.iterdir()}
 
@@ -85,7 +90,7 @@ async def test_first_and_second_run(
     where = f"127.0.0.1:{server.port}/{database.name}"
     arguments = ("apply", "-f", write(manifest(reader={"batchSize": 50})), "--bindings", "bindings")
     first = busctl(*arguments, uri=database.dsn)
-    assert (first.returncode, first.stderr) == (0, "")
+    assert (first.returncode, first.stderr) == (0, on(database))
     done, channel, following = first.stdout.splitlines()
     # The roles are the server's and may be there already.
     version = await version_of(server)
@@ -110,7 +115,7 @@ async def test_first_and_second_run(
 
     times = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
     second = busctl(*arguments, uri=database.dsn)
-    assert (second.returncode, second.stderr) == (0, "")
+    assert (second.returncode, second.stderr) == (0, on(database))
     assert second.stdout.splitlines() == [
         f"database {where}: unchanged (PostgreSQL {version})",
         "BusChannel shop/orders: unchanged",
@@ -125,6 +130,46 @@ async def version_of(server: postgres.Server) -> str:
     version: str = await connection.fetchval("show server_version")
     await connection.close()
     return version
+
+
+async def test_programs_are_told_the_same(
+    database: postgres.Database, busctl: Busctl, write: Callable[..., str]
+) -> None:
+    """With -o: what was done, in the words of the plan, and what could not be."""
+    where = f"127.0.0.1:{database.server.port}/{database.name}"
+    arguments = ("-f", write(manifest()), "--bindings", "b", "-o", "json")
+    planned = busctl("plan", *arguments, uri=database.dsn)
+    expected = {item["subject"]: item["actions"] for item in json.loads(planned.stdout)["items"]}
+    first = busctl("apply", *arguments, uri=database.dsn)
+    assert (first.returncode, first.stderr) == (0, on(database))
+    done = json.loads(first.stdout)
+    assert {item["subject"]: item["actions"] for item in done["items"]} == expected
+    assert done == {
+        "changed": True,
+        "items": [
+            {"subject": f"database {where}", "database": None, "actions": [], "binding": None, "error": None},
+            {
+                "subject": "BusChannel shop/orders",
+                "database": where,
+                "actions": ["create channel 'shop.orders'", "issue credential generation 1", "write b/orders"],
+                "binding": "b/orders",
+                "error": None,
+            },
+        ],
+    }
+    again = json.loads(busctl("apply", *arguments, uri=database.dsn).stdout)
+    assert (again["changed"], [item["actions"] for item in again["items"]]) == (False, [[], []])
+
+    await database.create_channel("taken")
+    write(manifest("audit", channel="taken"), manifest())
+    refused = busctl("apply", "-f", "channels.yaml", "-o", "yaml", uri=database.dsn)
+    assert (refused.returncode, refused.stderr) == (1, on(database))
+    _, audit, orders = yaml.safe_load(refused.stdout)["items"]
+    assert (audit["subject"], audit["actions"], audit["error"]["reason"]) == (
+        "BusChannel shop/audit", [], "ChannelConflict",
+    )  # fmt: skip
+    assert audit["error"]["message"].startswith("channel 'taken' belongs to BusChannel test/test")
+    assert (orders["error"], orders["binding"]) == (None, None)
 
 
 def test_a_changed_manifest(
@@ -155,7 +200,8 @@ def test_several_channels_in_several_files(
     other = write({"apiVersion": "v1", "kind": "List", "items": [manifest("billing")]}, name="other.yaml")
     done = busctl("apply", "-f", one, "-f", other, "--bindings", "b", uri=database.dsn)
     assert done.returncode == 0
-    assert done.stderr == "skipped Deployment/worker in one.yaml: only BusChannels are applied, --database says where\n"
+    skipped = "skipped Deployment/worker in one.yaml: only BusChannels are applied, --database says where\n"
+    assert done.stderr == on(database) + skipped
     assert [line.partition(":")[0] for line in done.stdout.splitlines()[1:-1]] == [
         "BusChannel shop/orders",
         "BusChannel shop/audit",
@@ -176,7 +222,8 @@ async def test_shards(database: postgres.Database, busctl: Busctl, write: Callab
     file = write(spread, *(manifest(name) for name in names))
     first = busctl("apply", "-f", file, "--bindings", "b", uri=database.dsn)
     assert first.returncode == 0, first.stderr
-    assert first.stderr == ("of BusDatabase/main in channels.yaml only spec.shards is used: --database says where\n")
+    note = "of BusDatabase/main in channels.yaml only spec.shards is used: --database says where\n"
+    assert first.stderr == on(database) + note
     where = [f"database 127.0.0.1:{database.server.port}/{name}" for name in (database.name, f"{database.name}_bus_1")]
     assert [line.split(": ")[0] for line in first.stdout.splitlines()[:2]] == where
     homes = {name: read(tmp_path / "b" / name)["database"] for name in names}
@@ -278,6 +325,7 @@ def test_wrong_password(server: postgres.Server, busctl: Busctl, write: Callable
     done = busctl("apply", "-f", write(manifest()), uri=server.uri(password=PASSWORD))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
+        f"on database postgres on 127.0.0.1:{server.port}\n"
         f"error: 127.0.0.1:{server.port}/postgres refuses the administrator's credential: password authentication"
         ' failed for user "postgres". Check its user and password. [AuthenticationFailed]\n'
     )
@@ -291,13 +339,14 @@ async def test_no_rights(server: postgres.Server, busctl: Busctl, write: Callabl
     done = busctl("apply", "-f", write(manifest()), uri=server.uri(empty.name, "app_of_busctl", PASSWORD))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        f"error: 127.0.0.1:{server.port}/{empty.name}: the administrator's credential lacks a right: permission denied"
+        f"{on(empty)}error: 127.0.0.1:{server.port}/{empty.name}: the administrator's credential lacks a right:"
+        " permission denied"
     )
     assert done.stderr.endswith(
         " It needs CREATEROLE and INHERIT, must own the database, and from PostgreSQL 16 on needs the ADMIN OPTION"
         " on roles that another administrator made, or that are from an older server. [InsufficientPrivilege]\n"
     )
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2
     async with empty.session() as session:
         await session.execute("DROP ROLE app_of_busctl")
     await postgres.drop_database(empty)
@@ -311,7 +360,7 @@ async def test_one_that_fails_does_not_stop_the_others(
     file = write(manifest("orders", channel="taken"), manifest("audit"))
     done = busctl("apply", "-f", file, "--bindings", "b", uri=database.dsn)
     assert done.returncode == 1
-    assert done.stderr == (
+    assert done.stderr == on(database) + (
         "BusChannel shop/orders: ChannelConflict: channel 'taken' belongs to BusChannel test/test: choose another"
         " spec.channel\n"
     )
@@ -326,7 +375,7 @@ def test_bindings_that_cannot_be_written(
     (tmp_path / "b" / "orders").write_text("a file where a directory should be")
     done = busctl("apply", "-f", write(manifest()), "--bindings", "b", uri=database.dsn)
     assert done.returncode == 1
-    assert done.stderr == (
+    assert done.stderr == on(database) + (
         "BusChannel shop/orders: InvalidSpec: binding directory b/orders cannot be read: [Errno 20] Not a directory:"
         " 'b/orders'\n"
     )
@@ -366,7 +415,8 @@ async def test_interrupted(
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors.strip() == "interrupted; run the same command again to go on"
+    # Below the terminal's ^C.
+    assert errors == on(database) + "\ninterrupted; run the same command again to go on\n"
     done = {line.partition(":")[0].rpartition("/")[2] for line in "".join([*lines[1:], rest]).splitlines()}
     assert 3 <= len(done) < count
     directories = {path.name: read(path) for path in (tmp_path / "b").iterdir()}
@@ -379,7 +429,7 @@ async def test_interrupted(
     assert len(made - {f"shop.{name}" for name in done}) <= 1
 
     again = busctl(*arguments, uri=database.dsn)
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, again.stderr) == (0, on(database))
     assert again.stdout.count(": unchanged\n") == len(done)
     assert {path.name for path in (tmp_path / "b").iterdir()} == {f"channel-{number}" for number in range(count)}
     for number in (0, count - 1):

@@ -179,5 +179,28 @@ async def test_rotation_of_what_busctl_has_made(database: postgres.Database, tmp
     assert "busctl apply has not made this channel" in said
 
 
+async def test_programs_are_told_of_a_rotation(database: postgres.Database, tmp_path: Path) -> None:
+    metadata = {"name": "orders", "namespace": "shop"}
+    manifest = {"apiVersion": "pgmqbus.dev/v1alpha1", "kind": "BusChannel", "metadata": metadata}
+    (tmp_path / "channels.yaml").write_text(yaml.safe_dump(manifest))
+    busctl(database, "apply", "-f", "channels.yaml", "--bindings", "bindings", directory=tmp_path)
+    rotate = ("rotate", "shop/orders", "--bindings", "bindings", "-o")
+    shown, _ = busctl(database, *rotate, "json", directory=tmp_path)
+    rotated = {
+        "namespace": "shop",
+        "name": "orders",
+        "channel": "shop.orders",
+        "request": None,
+        "replaced": True,
+        "previousGeneration": 1,
+        "credentialGeneration": 2,
+        "binding": "bindings/orders",
+    }
+    assert json.loads(shown) == rotated
+    shown, said = busctl(database, *rotate, "yaml", code=1, directory=tmp_path)
+    assert yaml.safe_load(shown) == rotated | {"replaced": False, "previousGeneration": 2, "binding": None}
+    assert said.endswith(" [Rotating]\n")
+
+
 def _read(directory: Path) -> dict[str, Any]:
     return {path.name: path.read_text() for path in (directory / "bindings" / "orders").iterdir()}

@@ -172,6 +172,26 @@ async def test_rotation(world: World, namespace: Namespace, busctl: Any) -> None
     assert "there is no BusChannel" in busctl("rotate", "missing", code=1)[1]
 
 
+async def test_programs_are_told_of_a_rotation(world: World, namespace: Namespace, busctl: Any) -> None:
+    namespace.database((await world.postgres()).dsn)
+    namespace.channel().wait_ready()
+    rotated = json.loads(busctl("rotate", "orders", "--wait", "--timeout", "30", "-o", "json")[0])
+    assert rotated.pop("request").startswith("20")
+    wanted = {
+        "namespace": namespace.name,
+        "name": "orders",
+        "channel": f"{namespace.name}.orders",
+        "replaced": True,
+        "previousGeneration": 1,
+        "credentialGeneration": 2,
+        "binding": None,
+    }
+    assert rotated == wanted
+    asked = yaml.safe_load(busctl("rotate", "orders", "-o", "yaml")[0])
+    del asked["request"]
+    assert asked == wanted | {"replaced": False, "previousGeneration": 2}
+
+
 async def test_a_plan_is_what_the_operator_does(
     world: World, namespace: Namespace, busctl: Any, tmp_path: Path, kube: KubeClient
 ) -> None:

@@ -1,8 +1,9 @@
 """Makes the channels of manifests in a database and writes their bindings: the operator's work without the operator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from bus_operator import provision, shards, verification
 from bus_operator.binding import binding_data, held_credential, is_current
@@ -19,11 +20,48 @@ _CONNECTIONS_PER_PEER = 4
 """What one process of bus_runtime opens at most: a few under load, and one to listen."""
 
 
-class Say(Protocol):
-    """Takes a line about what was done or what failed."""
+@dataclass(frozen=True)
+class Applied:
+    """What was done for one thing, or why it could not be."""
 
-    def __call__(self, line: str, *, failed: bool = False) -> None:
-        """Say it."""
+    subject: str
+    """`BusChannel shop/orders`, `database db:5432/app`."""
+    where: str | None = None
+    """The database of a channel."""
+    done: tuple[str, ...] = ()
+    """In it, in words; nothing where all was right."""
+    binding: Path | None = None
+    """The channel's binding directory, where one is wanted."""
+    wrote: bool = False
+    """Whether that was written."""
+    version: str | None = None
+    """Of PostgreSQL, for a database."""
+    failure: BusError | None = None
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        if self.failure is not None:
+            return f"{self.subject}: {self.failure.reason}: {self.failure}"
+        wrote = f"; wrote {self.binding}" if self.wrote else ""
+        version = f" (PostgreSQL {self.version})" if self.version else ""
+        return f"{self.subject}: {', '.join(self.done) or 'unchanged'}{wrote}{version}"
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The documented shape, as far as it can be that of `busctl plan`."""
+        failure = self.failure
+        return {
+            "subject": self.subject,
+            "database": self.where,
+            "actions": [*self.done, *([f"write {self.binding}"] if self.wrote else [])],
+            "binding": str(self.binding) if self.binding is not None else None,
+            "error": {"reason": failure.reason, "message": str(failure)} if failure is not None else None,
+        }
+
+
+Say = Callable[[Applied], None]
+"""Told of each thing at once."""
 
 
 def refuse_shared_directories(channels: Sequence[Manifest]) -> None:
@@ -58,17 +96,17 @@ async def apply(
     async with connect(admin) as connection:
         report = await shards.install(connection, admin, manifests.shards)
     for shard in report.shards.usable:
-        done = ", ".join(map(str, report.done.get(shard, ()))) or "unchanged"
-        say(f"database {shard}: {done} (PostgreSQL {report.observed.server_version})")
+        done = tuple(map(str, report.done.get(shard, ())))
+        say(Applied(f"database {shard}", done=done, version=report.observed.server_version))
     if report.failure is not None:
         failed += 1
-        say(f"{report.failure.reason}: {report.failure}", failed=True)
+        say(Applied(f"shards of {admin.endpoint}", failure=report.failure))
     for channel in manifests.channels:
         try:
-            say(f"{channel}: {await _apply_channel(report.shards, channel, root, observers)}")
+            say(await _apply_channel(report.shards, channel, root, observers))
         except BusError as exc:
             failed += 1
-            say(f"{channel}: {exc.reason}: {exc}", failed=True)
+            say(Applied(str(channel), failure=exc))
     return failed
 
 
@@ -81,7 +119,7 @@ def _with_room(spec: ChannelSpec, observers: int) -> ChannelSpec:
     return spec.model_copy(update={"limits": limits.model_copy(update=more)})
 
 
-async def _apply_channel(where: Shards, channel: Manifest, root: Path | None, observers: int) -> str:
+async def _apply_channel(where: Shards, channel: Manifest, root: Path | None, observers: int) -> Applied:
     directory = root / channel.name if root is not None else None
     present = bindings.read(directory) if directory is not None else None
     held = held_credential(present)
@@ -104,15 +142,19 @@ async def _apply_channel(where: Shards, channel: Manifest, root: Path | None, ob
         )
     if provisioned.refusal is not None:
         raise provisioned.refusal
-    done = ", ".join(map(str, provisioned.actions)) or "unchanged"
-    if directory is None or provisioned.generation is None:
-        return done
-    if provisioned.issued is not None:
-        return f"{done}; wrote {directory}"
+    applied = Applied(
+        str(channel),
+        str(shard.admin.endpoint),
+        tuple(map(str, provisioned.actions)),
+        directory,
+        wrote=directory is not None and provisioned.issued is not None,
+    )
+    if directory is None or provisioned.generation is None or provisioned.issued is not None:
+        return applied
     if held is None:
         raise SpecError(f"binding directory {directory} vanished meanwhile: run the same command again")
     wanted = data(IssuedCredential(held.username, held.password, provisioned.generation))
-    if not is_current(present, wanted):
-        bindings.write(directory, wanted)
-        done += f"; wrote {directory}"
-    return done
+    if is_current(present, wanted):
+        return applied
+    bindings.write(directory, wanted)
+    return replace(applied, wrote=True)

@@ -230,11 +230,11 @@ class Session:
             shutil.rmtree(self._workspace.bindings / name)
         return await applying.apply(started.admin, found, self._workspace.bindings, say=self._say, observers=_OBSERVERS)
 
-    def _say(self, line: str, *, failed: bool = False) -> None:
-        if failed or line.startswith("BusChannel"):
-            self._screen.talk(
-                line.replace(str(self._workspace.folder), str(_relative(self._workspace.folder))), failed=failed
-            )
+    def _say(self, applied: applying.Applied) -> None:
+        failed = applied.failure is not None
+        if failed or applied.where is not None:
+            folder = self._workspace.folder
+            self._screen.talk(applied.line.replace(str(folder), str(_relative(folder))), failed=failed)
 
     def _bound(self) -> dict[str, files.Snapshot]:
         """The names of the bindings that there are, and how their files are."""
