@@ -458,16 +458,24 @@ async def test_nobody_reads(database: postgres.Database, join: Join) -> None:
 async def test_a_replaced_credential_and_another_release(database: postgres.Database, join: Join) -> None:
     orders = await database.create_channel("orders")
     await join(orders, host="worker-1", runtime="bus_runtime/9.9.0")
+    await join(orders, host="worker-2", runtime="bus_runtime/0.0.9")
     async with database.session() as session:
         await session.execute(
             "insert into pgmq_bus.login select (jsonb_populate_record(l, jsonb_build_object("
             "'role', l.role || 'x', 'generation', l.generation + 1))).* from pgmq_bus.login as l"
         )
     diagnosis = Diagnosis(database.dsn, "orders")
-    codes = diagnosis.codes()
-    assert codes["credentials in use"] == "CredentialStillUsed"
-    assert codes["versions"] == "VersionSkew"
-    assert "pod worker-1" in diagnosis.finding("credentials in use")["message"]
+    assert diagnosis.codes()["credentials in use"] == "CredentialStillUsed"
+    used = [finding["message"] for finding in diagnosis.checks["credentials in use"]["findings"]]
+    assert [f"pod worker-{number} " in message for number, message in enumerate(used, 1)] == [True, True]
+    newer, older = sorted(diagnosis.checks["versions"]["findings"], key=lambda finding: bool(finding["advice"]))
+    assert (newer["code"], newer["advice"]) == ("VersionSkew", False)
+    assert "pod worker-1 run bus_runtime 9.9.0, newer than this release" in newer["message"]
+    assert newer["message"].endswith(": upgrade the operator first")
+    # That is as it is meant to be during an upgrade.
+    assert (older["code"], older["advice"]) == ("VersionSkew", True)
+    assert "pod worker-2 run bus_runtime 0.0.9, older than this release" in older["message"]
+    assert older["message"].endswith(": it goes on working; build its image with the newer one")
 
 
 async def test_a_channel_that_is_not_there(database: postgres.Database) -> None:
