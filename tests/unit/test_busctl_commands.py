@@ -58,6 +58,12 @@ def test_help_has_examples_that_are_right_usage(name: str) -> None:
         assert len(left) <= 1, example
 
 
+@pytest.mark.parametrize("name", [name for name in commands() if not name.endswith(("-definitions", "-finalizers"))])
+def test_help_names_exit_statuses(name: str) -> None:
+    told = (commands()[name].help or "").partition("Examples:")[0]
+    assert "exit status" in " ".join(told.split()).lower()
+
+
 def complete(*words: str) -> list[str]:
     completer = ShellComplete(cli.cli, {}, "busctl", "_BUSCTL_COMPLETE")
     return [item.value for item in completer.get_completions(list(words[:-1]), words[-1])]

@@ -44,7 +44,8 @@ def publish(
     has one already, as in what tail --json shows, is published as it is. On a Sync channel a message is on disk when
     its id is printed.
 
-    Exit status 1 when one is refused: it says why, and those before it were published.
+    Exit status 1 when one is refused: it says why, and those before it were published. 130 when interrupted by Ctrl-C,
+    143 by SIGTERM: what was counted was published.
 
     \b
     Examples:

@@ -37,7 +37,9 @@ def tail(
     It is a peer of its own without a name: no other peer's position is concerned. It acknowledges at once, so the log
     is trimmed as if nobody looked; what a slow terminal cannot take is left out and counted.
 
-    --type and --from may be given several times. Exit status 0 after --count messages, 130 when interrupted.
+    --type and --from may be given several times.
+
+    Exit status 0 after --count messages, 1 when it cannot join, 130 when interrupted by Ctrl-C, 143 by SIGTERM.
 
     \b
     Examples:

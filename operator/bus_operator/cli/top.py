@@ -75,6 +75,8 @@ def top(
     is. One query per database and interval, whatever the number of channels. Without a terminal, or with -o, it is as
     with --once. Databases are reached as busctl peers reaches them.
 
+    Exit status 0 after Ctrl-C, or when all was measured; 1 when a database could not be read.
+
     \b
     Examples:
       busctl top

@@ -61,7 +61,8 @@ def dev(
     Workers find their bindings as in a pod. The messages that pass are shown between what the workers print. Manifests
     that change are applied again at once. Ctrl-C ends the workers, then the server; a second one does not wait.
 
-    A single command after -- gives busctl its exit status, so that tests can be run this way.
+    A single command after -- gives busctl its exit status, so that tests can be run this way; of several, 1 if any
+    failed. 0 when it was ended by Ctrl-C or SIGTERM; 1 when what is needed cannot be started.
 
     \b
     Examples:
