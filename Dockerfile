@@ -51,6 +51,7 @@ FROM dependencies AS project
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY bus_runtime bus_runtime
 COPY crds crds
+COPY docs/errors.md docs/errors.md
 COPY operator operator
 RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheels . \
     && /opt/build/bin/pip --python /opt/pgmq-bus/bin/python install --no-deps --no-warn-script-location \

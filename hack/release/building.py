@@ -47,7 +47,12 @@ def _distributions(plan: Plan) -> None:
     (wheel,) = plan.output.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for needed in ("bus_runtime/py.typed", "bus_operator/sql/schema.sql", "bus_operator/crds/buschannels.yaml"):
+    for needed in (
+        "bus_runtime/py.typed",
+        "bus_operator/sql/schema.sql",
+        "bus_operator/crds/buschannels.yaml",
+        "bus_operator/errors.md",
+    ):
         if needed not in names:
             raise ReleaseError(f"{wheel.name} lacks {needed}")
 

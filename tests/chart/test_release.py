@@ -93,7 +93,11 @@ def test_the_wheel_is_whole(built: tuple[Path, str]) -> None:
         metadata = archive.read(f"pgmq_bus-{VERSION}.dist-info/METADATA").decode()
         names = archive.namelist()
     assert len(set(names)) == len(names)
-    assert {f"pgmq_bus-{VERSION}.dist-info/licenses/LICENSE", "bus_operator/crds/buschannels.yaml"} <= set(names)
+    assert {
+        f"pgmq_bus-{VERSION}.dist-info/licenses/LICENSE",
+        "bus_operator/crds/buschannels.yaml",
+        "bus_operator/errors.md",
+    } <= set(names)
     assert f"\nVersion: {VERSION}\n" in metadata
 
 

@@ -92,7 +92,7 @@ def test_a_server_that_is_down(server: postgres.Server) -> None:
     port = postgres.free_port()
     diagnosis = Diagnosis(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/app", "orders")
     assert diagnosis.codes() == {"connection": "ConnectionFailed"}
-    assert diagnosis.finding("connection")["page"] == "docs/errors.md#connectionfailed"
+    assert diagnosis.finding("connection")["explain"] == "busctl explain ConnectionFailed"
     needs = {"server", "pooler", "client endpoint", "rights", "PGMQ", "schema", "drift", "ready"}
     assert diagnosis.skipped() == needs
 

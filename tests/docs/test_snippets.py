@@ -34,6 +34,7 @@ OF_THE_SYSTEM = {
     "eval",
     "date",
     "docker",
+    "grep",
     "jq",
     "kind",
     "pip",

@@ -53,6 +53,6 @@ def test_an_object_is_as_bad_as_the_worst_of_its_checks() -> None:
             "code": "ConnectionFailed",
             "message": "it is down",
             "advice": False,
-            "page": "docs/errors.md#connectionfailed",
+            "explain": "busctl explain ConnectionFailed",
         }
     ]

@@ -19,6 +19,7 @@ import bus_runtime
 from bus_operator import sql
 from bus_operator.database import translate
 from bus_operator.errors import BusError as OperatorError
+from bus_operator.explanations import explanations
 from bus_runtime import errors as runtime_errors
 from bus_runtime.binding import Binding
 from bus_runtime.driver import connect_error
@@ -88,6 +89,11 @@ def test_every_code_has_one_section(codes: set[str]) -> None:
     missing, left_over = codes - proofs - set(sections()), set(sections()) - codes - {"May"}
     assert (sorted(missing), sorted(left_over)) == ([], [])
     assert len(codes) > 100
+
+
+def test_busctl_explains_each_code() -> None:
+    proofs = {of_probe(name) for name, _, _ in sql.denied_probes()}
+    assert sorted(explanations()) == sorted((set(sections()) | proofs) - {"May"})
 
 
 def test_codes_are_camel_case(codes: set[str]) -> None:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "tail": "Show messages as they are published.",
     "publish": "Publish a message, or the lines of a file.",
     "doctor": "What is wrong, and what to do about it.",
+    "explain": "What a code means, and what to do about it.",
     "rotate": "Give a channel other credentials, without a lost message.",
     "plan": "What manifests would change, and by which statements.",
     "apply": "Make channels in a database as manifests say, without a cluster.",

@@ -53,8 +53,8 @@ def doctor(target: str | None, source: Source, output: Output) -> None:
 
     Looks at the operator and its webhook, at databases, channels and the pods that ask for them; with CHANNEL or
     pod/NAME at that one and what it depends on. What needs something that is broken is not looked at. Nothing is
-    changed: that the webhook works is tried with a pod that is not really made. Each finding has a code, which
-    docs/errors.md explains. Exit status 1 when something is wrong; advice (!) alone is none.
+    changed: that the webhook works is tried with a pod that is not really made. Each finding has a code, of
+    which `busctl explain` says more. Exit status 1 when something is wrong; advice (!) alone is none.
 
     \b
     Examples:
@@ -144,6 +144,6 @@ def _show_one(item: "Examined") -> None:
             state = "advice" if finding.advice else "failed"
             code = (finding.code, STYLES[state])
             out.print_pieces(
-                *("  ", (MARKS[state], STYLES[state]), title, code, f": {finding.message} ", (finding.page, "dim")),
+                *("  ", (MARKS[state], STYLES[state]), title, code, f": {finding.message} ", (finding.explain, "dim")),
                 indent=6,
             )

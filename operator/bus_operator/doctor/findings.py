@@ -13,21 +13,21 @@ class Finding:
     """Something that is wrong, or that could be better."""
 
     code: str
-    """As docs/errors.md explains it."""
+    """As docs/errors.md and `busctl explain` explain it."""
     message: str
     """What it is, of which object, and what to do."""
     advice: bool = False
     """Whether everything works all the same."""
 
     @property
-    def page(self) -> str:
-        """Where more is said about it."""
-        return f"docs/errors.md#{self.code.lower()}"
+    def explain(self) -> str:
+        """The command that says more about it."""
+        return f"busctl explain {self.code}"
 
     @property
     def as_json(self) -> dict[str, Any]:
         """The documented shape."""
-        return {"code": self.code, "message": self.message, "advice": self.advice, "page": self.page}
+        return {"code": self.code, "message": self.message, "advice": self.advice, "explain": self.explain}
 
 
 class UnseenError(Exception):
