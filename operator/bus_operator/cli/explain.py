@@ -23,7 +23,7 @@ def explain(code: str | None) -> None:
 
     Conditions, Events, the operator's log and metrics, exceptions of bus_runtime and busctl itself have the same
     codes. What is in capitals in a command is yours to fill in. Without CODE all are listed. Neither a cluster nor
-    a database is asked.
+    a database is asked. Exit status 2 when there is no such code.
 
     \b
     Examples:
