@@ -1,6 +1,8 @@
 """`busctl status` on a cluster: what the API server says, with the user's own kubeconfig and rights."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import busctl_program
 import pytest
 import yaml
 from control_plane import GROUP, VERSION, KubeClient, Manifest
+
+from hack.cluster.layout import cache_directory
 
 pytestmark = pytest.mark.cluster
 
@@ -147,6 +151,24 @@ def test_names_are_completed(apiserver: Path) -> None:
     assert complete(f"busctl peers -n {SHOP} or") == ["orders"]
     assert complete(f"busctl rotate {BACK_OFFICE}/") == [f"{BACK_OFFICE}/ledger"]
     assert complete("busctl status -n nowhere o") == []
+
+
+@pytest.mark.usefixtures("channels")
+def test_kubectl_completes_its_plugin(monkeypatch: pytest.MonkeyPatch, apiserver: Path) -> None:
+    """As a shell has kubectl do it."""
+    monkeypatch.setenv("PATH", f"{busctl_program.BUSCTL.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("KUBECONFIG", str(apiserver))
+    monkeypatch.delenv("BUSCTL_DATABASE", raising=False)
+    kubectl = cache_directory() / "bin" / "kubectl"
+
+    def complete(*words: str) -> list[str]:
+        done = subprocess.run(
+            [kubectl, "__complete", "bus", *words], capture_output=True, text=True, check=True, timeout=60
+        )
+        return done.stdout.splitlines()
+
+    assert complete("pe") == ["peers\tWho has joined, how far behind, and who is stalled.", ":4"]
+    assert complete("peers", "-n", SHOP, "or") == ["orders", ":4"]
 
 
 @pytest.mark.usefixtures("channels")

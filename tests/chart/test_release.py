@@ -91,6 +91,7 @@ def test_the_wheel_is_whole(built: tuple[Path, str]) -> None:
     (wheel,) = built[0].glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"pgmq_bus-{VERSION}.dist-info/METADATA").decode()
+        scripts = archive.read(f"pgmq_bus-{VERSION}.dist-info/entry_points.txt").decode()
         names = archive.namelist()
     assert len(set(names)) == len(names)
     assert {
@@ -99,6 +100,12 @@ def test_the_wheel_is_whole(built: tuple[Path, str]) -> None:
         "bus_operator/errors.md",
     } <= set(names)
     assert f"\nVersion: {VERSION}\n" in metadata
+    # By the names that kubectl looks for.
+    for line in (
+        "kubectl-bus = bus_operator.cli:main",
+        "kubectl_complete-bus = bus_operator.cli.kubectl_completion:main",
+    ):
+        assert line in scripts.splitlines()
 
 
 def test_the_chart_leads_to_the_image_and_says_what_is_new(

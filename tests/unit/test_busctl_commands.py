@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -80,6 +81,44 @@ def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete("status", "or") == []
     monkeypatch.setenv("BUSCTL_DATABASE", "postgresql://u:hunter2@127.0.0.1:1/d")
     assert complete("status", "or") == []
+
+
+def test_completion_by_kubectl(tmp_path: Path) -> None:
+    """What kubectl runs; tests/apiserver has kubectl itself run it."""
+    program = Path(sys.executable).parent / "kubectl_complete-bus"
+    nowhere = {"HOME": "/nonexistent", "KUBECONFIG": str(tmp_path / "missing")}
+
+    def offered(*words: str) -> list[str]:
+        done = subprocess.run([program, *words], env=nowhere, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stderr == ""
+        return done.stdout.splitlines()
+
+    assert offered("st") == ["status\tHow channels are, and why one is not ready.", ":4"]
+    assert [offer.partition("\t")[0] for offer in offered("")] == [*commands(), ":4"]
+    assert offered("peers", "--st") == ["--stalled\tOnly those that are Stalled.", ":4"]
+    assert offered("status", "-o", "j") == ["json", ":4"]
+    assert offered("status", "or") == [":4"]
+    # Files and directories are offered by the shell.
+    assert offered("apply", "-f", "") == [":0"]
+    assert offered("rotate", "orders", "--bindings", "") == [":16"]
+
+
+def test_the_names_that_are_installed() -> None:
+    """kubectl finds plugins, and what completes them, by their names."""
+    scripts = metadata.distribution("pgmq-bus").entry_points.select(group="console_scripts")
+    programs = {script.name: script for script in scripts}
+    assert programs["kubectl-bus"].value == programs["busctl"].value
+    for name in ("busctl", "kubectl-bus", "kubectl_complete-bus"):
+        assert callable(programs[name].load())
+        assert (Path(sys.executable).parent / name).exists()
+    shown = subprocess.run(
+        [Path(sys.executable).parent / "kubectl-bus", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert shown.stdout == f"busctl, version {metadata.version('pgmq-bus')}\n"
 
 
 def test_one_source_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
