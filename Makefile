@@ -102,6 +102,10 @@ bench-operator: setup servers cluster-binary  ## Measure the operator with 5,000
 bench-busctl: setup servers cluster-binary  ## Measure how quickly busctl answers on 500 channels (5 minutes): bench/busctl.json
 	$(RUN)/python -m benchmarks.busctl --output bench/busctl.json --page docs/busctl.md
 
+.PHONY: bench-pipecat
+bench-pipecat: bench-setup  ## Measure what pipecat's workers gain with our backend (15 minutes): bench/pipecat.json
+	$(RUN)/python -m benchmarks.pipecat --output bench/pipecat.json --page docs/how-to/pipecat.md
+
 .PHONY: docs
 docs: setup  ## Build the documentation's site into build/site
 	$(RUN)/python -m hack.docs

@@ -1,24 +1,19 @@
 """`python -m benchmarks`: starts all servers, measures, and ends them."""
 
 import argparse
-import shutil
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from benchmarks import goals, machine, plots, report
 from benchmarks.bench import Bench, Clock, say
-from benchmarks.daemon import own
 from benchmarks.errors import BenchmarkError
 from benchmarks.results import Results
+from benchmarks.running import running
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.world import World
 
-#: Longer than any run takes; what hangs is ended.
+#: Longer than any run takes.
 _LIMIT_SECONDS = (90 * 60, 12 * 60)
 
 
@@ -56,24 +51,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; its exit status."""
     arguments = _arguments(argv)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, _interrupt)
-    signal.alarm(_LIMIT_SECONDS[arguments.quick])
     clock = Clock()
-    directory = Path(tempfile.mkdtemp(prefix="pgmq-bus-bench-", dir=arguments.data))
-    # The servers' user passes through it.
-    directory.chmod(0o755)
-    own(directory)
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = Results()
     try:
-        kind = machine.file_system(directory)
-        if kind == "tmpfs":
-            raise BenchmarkError(f"{directory} is in memory: say --data DIR with a directory on a disk")
-        results.machine = machine.describe(directory)
-        say(f"{results.machine['cores']} cores; {kind}; a flush takes {results.machine['flush_ms']['p50']} ms")
-        results.settings = {"quick": arguments.quick, "rounds": {}}
-        with World(directory) as world:
+        with running(arguments.data, _LIMIT_SECONDS[arguments.quick]) as world:
+            kind = machine.file_system(world.directory)
+            if kind == "tmpfs":
+                raise BenchmarkError(f"{world.directory} is in memory: say --data DIR with a directory on a disk")
+            results.machine = machine.describe(world.directory)
+            say(f"{results.machine['cores']} cores; {kind}; a flush takes {results.machine['flush_ms']['p50']} ms")
+            results.settings = {"quick": arguments.quick, "rounds": {}}
             _measure(arguments, Bench(world, results, arguments.quick, (arguments.output / "processes.log").resolve()))
     except KeyboardInterrupt:
         say("interrupted; nothing is left running, nothing was written")
@@ -81,8 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchmarkError as exc:
         say(f"error: {exc}")
         return 1
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     results.settings["seconds"] = round(clock.seconds)
     return _report(results, arguments.output, arguments.plots or arguments.output)
 
@@ -117,12 +103,6 @@ def _report(results: Results, output: Path, pictures: Path) -> int:
     for what, why in results.failures.items():
         say(f"not measured: {what}: {why.splitlines()[-1]}")
     return 1 if results.failures else 0
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    if number == signal.SIGALRM:
-        say(f"ended after {time.process_time():.0f} s of work: something hangs")
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

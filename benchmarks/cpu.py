@@ -1,6 +1,7 @@
 """Processor time of a PostgreSQL server: of the postmaster and all its children, those included that have ended."""
 
 import os
+import time
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -34,3 +35,10 @@ def server_seconds(postmaster: int) -> float:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return total
+
+
+def share_of_a_core(postmaster: int, seconds: float) -> float:
+    """What the server uses of one core during the next `seconds`."""
+    before = server_seconds(postmaster)
+    time.sleep(seconds)
+    return (server_seconds(postmaster) - before) / seconds

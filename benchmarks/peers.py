@@ -28,6 +28,11 @@ class Redis:
             ready=lambda: accepts(self.port),
         )  # fmt: skip
 
+    @property
+    def pid(self) -> int:
+        """Of its only process, whose main thread does the work."""
+        return self._daemon.pid
+
     def __enter__(self) -> Self:
         return self
 

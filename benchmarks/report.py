@@ -81,15 +81,19 @@ def markdown(results: Results, verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def document(results: Results, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The whole of results.json."""
-    summary = [
+def summary(results: Results) -> list[dict[str, Any]]:
+    """Every figure of every case over its rounds."""
+    return [
         {"scenario": scenario, "case": dict(case), "figure": figure} | asdict(found)
         for scenario in results.scenarios()
         for case in results.cases(scenario)
         for figure in results.figures(scenario)
         if (found := results.spread(scenario, figure, case)) is not None
     ]
+
+
+def document(results: Results, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The whole of results.json."""
     goals = [
         {
             "situation": verdict.goal.what,
@@ -107,7 +111,7 @@ def document(results: Results, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "machine": results.machine,
         "settings": results.settings,
         "goals": goals,
-        "summary": summary,
+        "summary": summary(results),
         "measurements": [asdict(m) for m in results.measurements],
         "series": results.series,
         "failures": results.failures,

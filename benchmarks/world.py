@@ -19,12 +19,18 @@ from benchmarks.clients.base import Endpoint
 from benchmarks.clients.nats import NatsEndpoint, create_stream
 from benchmarks.clients.notify import NotifyEndpoint
 from benchmarks.clients.ours import BusEndpoint
-from benchmarks.clients.reference import DirectEndpoint, IsolatedEndpoint, RedisEndpoint
+from benchmarks.clients.reference import BindingEndpoint, DirectEndpoint, IsolatedEndpoint, RedisEndpoint
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import Nats, Redis
 from benchmarks.postgres import Postgres
 
-_DURABILITY = {"ours-async": "Async", "ours-sync": "Sync", "ours-unlogged": "Unlogged"}
+_DURABILITY = {
+    "ours-async": "Async",
+    "ours-sync": "Sync",
+    "ours-unlogged": "Unlogged",
+    "pipecat-async": "Async",
+    "pipecat-sync": "Sync",
+}
 
 #: The channels of a benchmark may be as large as its servers.
 _LIMITS = {"maxPeers": 3000, "maxConnections": 5000}
@@ -113,7 +119,12 @@ class World:
             case "direct":
                 return DirectEndpoint(self._wrappers_uri, fresh)
             case _:
-                return self.channel(self.postgres, "bus", system, durability=_DURABILITY[system])
+                ours = self.channel(self.postgres, "bus", system, durability=_DURABILITY[system])
+                return BindingEndpoint(ours.root, ours.binding) if system.startswith("pipecat-") else ours
+
+    def server_pid(self, system: str) -> int:
+        """Of Redis or of the PostgreSQL that carries a system's messages; see `cpu.server_seconds`."""
+        return self._redis.pid if system == "redis" else self.postgres.pid
 
     def channel(self, server: Postgres, database: str, name: str, **spec: Any) -> BusEndpoint:
         """One channel of ours; see `channels`."""

@@ -1,14 +1,16 @@
-"""pipecat's buses, unmodified: over a queue per peer with PGMQ's own functions, over wrapper functions, over Redis."""
+"""pipecat's buses, unmodified: over PGMQ's own functions, over wrapper functions, over our backend, over Redis."""
 
 import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 from loguru import logger
 
+import bus_runtime
 from benchmarks.clients.base import Client, Endpoint, Payload, Receive
 
 # Before pipecat is imported, which announces itself through it. What goes wrong in it later is written to the log.
@@ -95,6 +97,19 @@ class DirectEndpoint(Endpoint):
         queue = _NamesOnly(conn_string=self.uri, init_extension=False, pool_size=_POOL_SIZE)
         await queue.init()
         return await _started(PgmqBus(backend=DirectPgmqBackend(queue), channel=self.channel), receive, queue.close)
+
+
+@dataclass(frozen=True)
+class BindingEndpoint(Endpoint):
+    """pipecat's bus on our backend and a binding: the two lines that docs/how-to/pipecat.md changes."""
+
+    root: Path
+    binding: str
+
+    async def connect(self, receive: Receive | None) -> Client:
+        """See the base class."""
+        backend = bus_runtime.IsolatedPgmqBackend.from_binding(self.binding, root=self.root)
+        return await _started(PgmqBus(backend=backend), receive, backend.close)
 
 
 @dataclass(frozen=True)

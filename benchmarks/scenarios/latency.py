@@ -14,10 +14,11 @@ def run(bench: Bench) -> None:
     """One round over all systems."""
     for system in bench.rotated(list(SYSTEMS)):
         with bench.attempt(system):
-            _measure(bench, system)
+            measure(bench, system)
 
 
-def _measure(bench: Bench, system: str) -> None:
+def measure(bench: Bench, system: str) -> None:
+    """One round of one system."""
     count = bench.pick(300, 60)
     endpoint = bench.world.endpoint(system)
     with bench.fleet() as fleet:

@@ -5,7 +5,7 @@ import time
 from benchmarks.bench import Bench
 from benchmarks.clients.base import Endpoint
 from benchmarks.commands import Connect, Connected, Publish
-from benchmarks.cpu import server_seconds
+from benchmarks.cpu import server_seconds, share_of_a_core
 from benchmarks.errors import BenchmarkError
 
 SIZE = 200
@@ -37,7 +37,7 @@ def _measure(bench: Bench, peers: int) -> None:
         publishers = fleet.join(endpoint, 1, "publisher", receive=False)
         fleet.publish(publishers, Publish(SIZE, count=100, rate=RATE, warm_up=True), timeout=60)
         time.sleep(bench.pick(5.0, 3.0))
-        idle = _share_of_a_core(server.pid, bench.pick(5.0, 1.5))
+        idle = share_of_a_core(server.pid, bench.pick(5.0, 1.5))
         before = server_seconds(server.pid)
         (published,) = fleet.publish(publishers, Publish(SIZE, seconds=bench.pick(10.0, 3.0), rate=RATE), timeout=60)
         # Readers that lag behind still cause costs; the time is up when all have read, or do not get on.
@@ -55,9 +55,3 @@ def _measure(bench: Bench, peers: int) -> None:
             "received_share": sum(r.count for r in received) / (published.count * peers),
         },
     )
-
-
-def _share_of_a_core(postmaster: int, seconds: float) -> float:
-    before = server_seconds(postmaster)
-    time.sleep(seconds)
-    return (server_seconds(postmaster) - before) / seconds

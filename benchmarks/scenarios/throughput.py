@@ -21,10 +21,11 @@ def run(bench: Bench) -> None:
             if system == "notify" and size > _NOTIFY_LIMIT:
                 continue
             with bench.attempt(system):
-                _measure(bench, system, subscribers, size)
+                measure(bench, system, subscribers, size)
 
 
-def _measure(bench: Bench, system: str, subscribers: int, size: int) -> None:
+def measure(bench: Bench, system: str, subscribers: int, size: int) -> None:
+    """One round of one system and case."""
     endpoint = bench.world.endpoint(system)
     with bench.fleet() as fleet:
         receivers = fleet.join(endpoint, subscribers, f"{system} subscriber", receive=True)
