@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Protocol
 
-from bus_runtime.backend import JoinOptions, LogBackend
+from bus_runtime.backend import JoinOptions, LogBackend, LogRecord
 from bus_runtime.callbacks import Teller
 from bus_runtime.errors import BackendError, PeerRefusedError
 from bus_runtime.lagging import LogFlow
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a server is given for each step of leaving at least.
 _FAREWELL = 1.0
+
+#: Messages per call in `LogLink.rest`.
+_REST = 100
 
 
 class Link(Protocol):
@@ -179,6 +182,23 @@ class LogLink:
                 self._reader.in_flight,
                 seconds,
             )
+
+    async def rest(self) -> AsyncIterator[LogRecord]:
+        """After `drain`: what the log has by now beyond the last message that was received, announced or not.
+
+        Raises:
+            BackendError: The server refused, or was out of reach.
+        """
+        if self._reader is None:
+            return
+        after = self._reader.position
+        queue = self._session.membership.queue
+        while records := await self._backend.read_after(
+            self._session.channel, queue, after=after, acknowledge=None, limit=_REST
+        ):
+            for record in records:
+                yield record
+            after = records[-1].msg_id
 
     async def close(self, seconds: float) -> None:
         """Send what is waiting and leave; a durable peer stays known to the server, with its position."""

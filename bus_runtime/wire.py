@@ -9,12 +9,15 @@ acknowledged at once, so that it never keeps the log from being trimmed, however
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from bus_runtime._version import __version__
 from bus_runtime.backend import JoinOptions, LogBackend
 from bus_runtime.callbacks import Callbacks, OnLost, Teller
+from bus_runtime.errors import BackendError
 from bus_runtime.flow import Limits
 from bus_runtime.lagging import LogFlow
 from bus_runtime.link import LogLink
@@ -92,10 +95,26 @@ class Wire:
         """
         return await self._link.publish(payload)
 
-    async def stop(self) -> None:
-        """Leave the channel. Never raises because leaving failed."""
+    async def stop(self, *, last_look: float = 0.0) -> None:
+        """Leave the channel. Never raises because leaving failed.
+
+        Args:
+            last_look: Seconds at most to read what is published already and was not received yet; 0 leaves that out.
+        """
         await self._link.drain(_PATIENCE)
-        await self._link.close(_PATIENCE)
+        try:
+            if last_look > 0:
+                await self._look(last_look)
+        finally:
+            await self._link.close(_PATIENCE)
+
+    async def _look(self, seconds: float) -> None:
+        # A server that is gone has nothing to tell, and publishers may go on for ever.
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                async for record in self._link.rest():
+                    if record.payload is not None and self._take is not None:
+                        self._take(record.msg_id, record.payload)
 
     def _receive(self, msg_id: int, payload: bytes, handled: Callable[[], None]) -> None:
         handled()

@@ -14,6 +14,7 @@ import pytest
 from busctl_run import BUSCTL, busctl_run
 from recorder import eventually
 
+from bus_operator.cli.dev.message_log import MessageLog
 from bus_runtime import BusMessage, BusSubscriber, PgmqBus
 
 # One version is enough: the functions that are called are tested on all.
@@ -90,6 +91,25 @@ async def test_messages_that_pass(database: postgres.Database, tmp_path: Path) -
     await eventually(lambda: bus.stats().handled == 5, seconds=30)
     await bus.stop()
     assert [getattr(message, "reason", None) for message in received] == ["enough", "more", "less"]
+
+
+async def test_the_log_of_dev_shows_the_last_word(database: postgres.Database, tmp_path: Path) -> None:
+    """What was published right before the end, of which nothing has come here yet."""
+    channel = await database.create_channel("orders")
+    root = channel.binding_dir(tmp_path)
+    shown: list[tuple[str, int]] = []
+    told: list[str] = []
+    log = MessageLog(root, lambda name, message: shown.append((name, message.id)), told.append)
+    await log.follow(["orders"])
+    # This blocks the loop: nothing is received meanwhile.
+    published = run("publish", "orders", "--binding", str(root), "-q", "--count", "250", "--raw", '"the last word"')
+    assert published.returncode == 0, published.stderr
+    assert shown == []
+    await log.stop()
+    assert shown == [("orders", number) for number in range(1, 251)]
+    assert told == []
+    async with database.session() as session:
+        assert await session.fetchval("select count(*) from pgmq_bus.peer") == 0
 
 
 async def test_a_reader_that_is_slow(database: postgres.Database, tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from bus_runtime import BackendError, BindingError, IsolatedPgmqBackend
 from bus_runtime.binding import find_binding
 from bus_runtime.wire import Wire
 
+_LAST_LOOK = 1.0
+"""Seconds at most."""
+
 Show = Callable[[str, Message], None]
 """Takes the name of a BusChannel and a message."""
 
@@ -38,8 +41,10 @@ class MessageLog:
         await asyncio.gather(*(self._begin(name) for name in sorted(wanted)))
 
     async def stop(self) -> None:
-        """Leaves all channels."""
-        await self.follow(())
+        """Leaves all channels, once what is published by now was shown: workers may have ended just now."""
+        wires = [wire for _, wire in self._wires.values()]
+        self._wires.clear()
+        await asyncio.gather(*(wire.stop(last_look=_LAST_LOOK) for wire in wires))
 
     async def _begin(self, name: str) -> None:
         try:
