@@ -1,6 +1,7 @@
 """Manifests and kubectl commands of README and docs, tried on a real API server with the real definitions.
 
-There are no nodes: what needs a pod (logs, exec, port-forward, a rollout) is parsed only.
+There are no nodes: what needs a pod (logs, exec, port-forward, a rollout) is parsed only. What a page leaves to the
+reader, in capitals, is put in: of each kind there is an object of one name.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from control_plane import ApiError, KubeClient, Manifest
 from snippets import Snippet, commands, commands_in_text, snippets
 
 from hack.cluster.layout import cache_directory
+from hack.docs.pages import ROOT
 
 pytestmark = pytest.mark.cluster
 
@@ -37,6 +40,7 @@ WITHOUT_NODES = {
     "annotate",
     "api-resources",
     "apply",
+    "auth",
     "create",
     "delete",
     "describe",
@@ -47,6 +51,25 @@ WITHOUT_NODES = {
     "wait",
 }
 """What can be executed here."""
+
+READING = {"auth", "describe", "explain", "get", "label", "patch"}
+"""Of those, what a sentence shows as a whole; others may lack what the sentence says."""
+
+FOLLOWED = {"README.md", "docs/quickstart.md"}
+"""Their lines need what those before have made; tests/cluster follows them from the first to the last."""
+
+ANY = "any"
+"""The namespace, name and file that stand for whichever the reader has."""
+
+FILLED_IN = {
+    r"\bcrd NAME\b": "crd buschannels.pgmqbus.dev",
+    r"\b(RELEASE_)?NAMESPACE(_OF_THE_DATABASE)?\b": ANY,
+    r"\b(NAME|POD|SERVICE|FILE_WITH_THE_\w+)\b": ANY,
+}
+"""What is in capitals in commands."""
+
+ABSENT = {"certificate"}
+"""Kinds of others, whose definitions are not here."""
 
 GROUPS_OF_COMMANDS = {"auth", "config", "create", "rollout", "set", "top"}
 
@@ -97,6 +120,21 @@ def namespaces(kube: KubeClient, definitions: dict[str, Manifest]) -> None:
             collection = f"{GROUP}/namespaces/{name}/{plural}"
             _create(kube, collection, WHOLE[whole] | {"metadata": {"name": called}})
             kube.patch(f"{collection}/{called}/status", {"status": {"conditions": READY}})
+    for name in ("default", ANY):
+        _create_one_of_each(kube, name)
+
+
+def _create_one_of_each(kube: KubeClient, namespace: str) -> None:
+    """What is meant by a command with a name in capitals."""
+    _create(kube, "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    metadata = {"name": ANY}
+    core = f"/api/v1/namespaces/{namespace}"
+    _create(kube, f"{core}/secrets", {"metadata": metadata, "stringData": {"ca.crt": "none", "host": "none"}})
+    _create(kube, f"{core}/serviceaccounts", {"metadata": {"name": "default"}})
+    _create(kube, f"{core}/pods", WHOLE["Pod"] | {"metadata": metadata})
+    _create(kube, f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", {"metadata": metadata})
+    for plural, kind in (("busdatabases", "BusDatabase"), ("buschannels", "BusChannel")):
+        _create(kube, f"{GROUP}/namespaces/{namespace}/{plural}", WHOLE[kind] | {"metadata": metadata})
 
 
 def _create(kube: KubeClient, collection: str, body: Manifest) -> None:
@@ -192,27 +230,55 @@ def shell(apiserver: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 
 def _run_here() -> list[Snippet]:
-    return [
-        snippet
+    """Blocks, and of those that need more than there is here, the lines that do not."""
+    blocks = [
+        replace(part, text=_filled_in(part.text))
         for snippet in snippets("sh")
         if snippet.is_run
-        and all(_can_run(words) for words in commands(snippet.text))
-        and any(words[0] == "kubectl" for words in commands(snippet.text))
+        for part in ([snippet] if _can_run(snippet) else _lines(snippet))
     ]
+    return [part for part in blocks if _can_run(part)]
 
 
-def _can_run(words: list[str]) -> bool:
-    return words[0] == "read" or (words[0] == "kubectl" and words[1] in WITHOUT_NODES and not _placeholder(words))
+def _lines(snippet: Snippet) -> list[Snippet]:
+    if snippet.page in FOLLOWED:
+        return []
+    text = re.sub(r"\\\n\s*", " ", snippet.text)
+    return [replace(snippet, line=snippet.line + number, text=one) for number, one in enumerate(text.splitlines(), 1)]
 
 
-def _placeholder(words: list[str]) -> bool:
-    return any(re.search(r"(^|[=:/])[A-Z][A-Z_]{2,}", word) for word in words)
+def _in_sentences() -> list[Snippet]:
+    found = [replace(one, text=_filled_in(one.text)) for one in commands_in_text()]
+    return [one for one in found if _can_run(one) and _is_whole(commands(one.text)[0])]
 
 
-@pytest.mark.parametrize("snippet", _run_here(), ids=str)
+def _is_whole(words: list[str]) -> bool:
+    """Whether a command in a sentence is, and not only its name."""
+    return len(words) > 2 and words[1] in READING and words[2] not in ABSENT
+
+
+def _can_run(snippet: Snippet) -> bool:
+    found = commands(snippet.text)
+    runs = all(
+        words[0] in ("base64", "read") or (words[0] == "kubectl" and words[1] in WITHOUT_NODES) for words in found
+    )
+    return runs and any(words[0] == "kubectl" for words in found)
+
+
+def _filled_in(text: str) -> str:
+    for capitals, meant in FILLED_IN.items():
+        text = re.sub(capitals, meant, text)
+    return text
+
+
+@pytest.mark.parametrize("snippet", [*_run_here(), *_in_sentences()], ids=str)
 @pytest.mark.usefixtures("namespaces")
 def test_kubectl_is_run(snippet: Snippet, shell: Callable[[str], None], tmp_path: Path) -> None:
-    for other in snippets():
-        if other.page == snippet.page and other.file:
-            (tmp_path / other.file).write_text(other.text)
+    # The page's own files, or those that all pages take for granted.
+    for page in ("docs/quickstart.md", snippet.page):
+        for other in snippets():
+            if other.page == page and other.file:
+                (tmp_path / other.file).write_text(other.text)
+    (tmp_path / ANY).touch()
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     shell(snippet.text)
