@@ -144,6 +144,25 @@ def test_one_channel(busctl: Any) -> None:
 
 
 @pytest.mark.usefixtures("channels")
+def test_a_rotation_that_nobody_answers(busctl: Any) -> None:
+    """Programs are told of it as well, and by the exit status that it has not been done."""
+    channel = f"{SHOP}/audit"
+    shown, said = busctl("rotate", channel, "--wait", "--timeout", "0", "-o", "json", code=1)
+    rotated = json.loads(shown)
+    assert rotated.pop("request")
+    assert rotated == {
+        "namespace": SHOP,
+        "name": "audit",
+        "channel": None,
+        "replaced": False,
+        "previousGeneration": None,
+        "credentialGeneration": None,
+        "binding": None,
+    }
+    assert f"error: BusChannel {channel}: not answered within 0 seconds; it will be, once it can" in said
+
+
+@pytest.mark.usefixtures("channels")
 def test_names_are_completed(apiserver: Path) -> None:
     def complete(line: str) -> list[str]:
         return busctl_program.complete(line, KUBECONFIG=str(apiserver))
