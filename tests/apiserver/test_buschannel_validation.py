@@ -1,10 +1,16 @@
 """What the API server says to BusChannels, good and bad."""
 
+import io
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes.client.exceptions import ApiException
+
+from bus_operator.cli.manifests import read_manifests
+from bus_operator.errors import SpecError
 
 pytestmark = pytest.mark.cluster
 
@@ -286,6 +292,28 @@ def test_long_name(resources: Any, refusal: Refusal) -> None:
             "choose a shorter metadata.name",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        *((name, True) for name in ("o", "0", "my.channel", "1.2", "a-b.c--d", f"{'a' * 31}.{'b' * 31}", "x" * 63)),
+        *((name, False) for name in ("My", "a_b", "a/b", ".", "..", ".a", "a.", "a..b", "-a", "a-", "a.-b", "a-.b")),
+        *((name, False) for name in ("ä", "a b", "a\n", "x" * 64, f"{'a' * 32}.{'b' * 31}")),
+    ],
+)
+def test_busctl_takes_the_names_that_the_api_server_takes(resources: Any, name: str, taken: bool) -> None:
+    file = io.StringIO(yaml.safe_dump(channel(name)))
+    file.name = "channels.yaml"
+    if taken:
+        assert resources.create(channel(name))["metadata"]["name"] == name
+        assert read_manifests([file], "default").channels[0].name == name
+        return
+    with pytest.raises(ApiException) as caught:
+        resources.create(channel(name))
+    assert caught.value.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    with pytest.raises(SpecError, match=r"metadata\.name"):
+        read_manifests([file], "default")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def database(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-NAME_RULE = "lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit"
+NAME_RULE = "lower-case letters, digits, '-' and '.', at most 63, each part beginning and ending with a letter or digit"
+NAMESPACE_RULE = "lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ NAME_RULE = "lower-case letters, digits and '-', at most 63, beginning and endin
         ),
         pytest.param(
             manifest() | {"metadata": {"name": "orders", "namespace": "Shop"}},
-            f"channels.yaml: metadata.namespace 'Shop' must be {NAME_RULE}", id="namespace",
+            f"channels.yaml: metadata.namespace 'Shop' must be {NAMESPACE_RULE}", id="namespace",
         ),
         pytest.param(
             manifest(durabilty="Sync"), "channels.yaml: BusChannel orders: spec.durabilty: unknown field", id="unknown",

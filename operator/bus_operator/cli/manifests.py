@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeGuard, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -12,8 +12,12 @@ from bus_operator.actions import DesiredChannel
 from bus_operator.errors import SpecError
 from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Uid, describe
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""What the API server accepts as the name of a namespace and, by a rule of the definition, of a BusChannel."""
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAMESPACE = re.compile(_LABEL)
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+"""What the API server accepts as the name of a BusChannel; by a rule of the definition, as short as a namespace's."""
+
+_LONGEST_NAME = 63
 
 _LONGEST_SHOWN = 100
 
@@ -169,9 +173,18 @@ def _metadata(document: dict[str, Any]) -> dict[str, Any]:
 def _channel(file: str, document: dict[str, Any], default_namespace: str) -> Manifest:
     spec = _spec(file, document, ChannelSpec)
     metadata = _metadata(document)
+    name, namespace = metadata["name"], metadata.get("namespace") or default_namespace
     # Not for form's sake: the name becomes that of a directory.
-    name = _label(file, "metadata.name", metadata["name"])
-    namespace = _label(file, "metadata.namespace", metadata.get("namespace") or default_namespace)
+    if not _is_name(name, _NAME):
+        raise SpecError(
+            f"{file}: metadata.name {_shown(name, '?')!r} must be lower-case letters, digits, '-' and '.', at most"
+            f" {_LONGEST_NAME}, each part beginning and ending with a letter or digit"
+        )
+    if not _is_name(namespace, _NAMESPACE):
+        raise SpecError(
+            f"{file}: metadata.namespace {_shown(namespace, '?')!r} must be lower-case letters, digits and '-', at most"
+            f" {_LONGEST_NAME}, beginning and ending with a letter or digit"
+        )
     return Manifest(namespace, name, spec, document)
 
 
@@ -191,10 +204,5 @@ def _spec(file: str, document: dict[str, Any], model: type[_Spec]) -> _Spec:
         raise SpecError(f"{file}: {kind} {_shown(name, '?')}: {describe(exc)}") from exc
 
 
-def _label(file: str, field: str, value: object) -> str:
-    if not isinstance(value, str) or not _LABEL.fullmatch(value):
-        raise SpecError(
-            f"{file}: {field} {_shown(value, '?')!r} must be lower-case letters, digits and '-', at most 63, beginning"
-            " and ending with a letter or digit"
-        )
-    return value
+def _is_name(value: object, pattern: re.Pattern[str]) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME and pattern.fullmatch(value) is not None
