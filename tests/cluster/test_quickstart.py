@@ -107,19 +107,23 @@ def test_the_readme_from_the_demo_to_messages_of_ones_own(cluster: Cluster, demo
     exports = [line for line in demo.output.splitlines() if line.startswith("  export ")]
     assert len(exports) == 2
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    begin, end = [snippet.text for snippet in part if snippet.language == "sh"]
+    begin, change, end = [snippet.text for snippet in part if snippet.language == "sh"]
     assert begin.endswith(f"{OF_HELLO}\n")
 
-    def heard() -> set[str]:
-        """By the pod whose log is shown."""
+    def heard(what: str = "hello from") -> set[str]:
+        """From whom the pod heard whose log is shown."""
         log = run("\n".join([*exports, OF_HELLO.removesuffix(" --follow")]), tmp_path, environment)
-        return set(re.findall(r"^hello from (\S+) at ", log, re.MULTILINE))
+        return set(re.findall(rf"^{what} (\S+) at ", log, re.MULTILINE))
 
     try:
         run("\n".join([*exports, begin.removesuffix(f"{OF_HELLO}\n")]), tmp_path, environment)
         pods = {pod["metadata"]["name"] for pod in cluster.get("pods", "-l", "app=hello")["items"]}
         assert len(pods) == 2
         cluster.wait_until("greetings of both pods in the log of one", lambda: heard() == pods)
+        program = tmp_path / "hello.py"
+        program.write_text(program.read_text().replace("hello from", "hello again from"))
+        run("\n".join([*exports, change]), tmp_path, environment)
+        cluster.wait_until("what was changed", lambda: len(heard("hello again from")) == 2)
         run("\n".join([*exports, end]), tmp_path, environment)
         assert not cluster.kubectl("get", "deployment,buschannel,configmap", "hello", "--ignore-not-found")
     finally:
