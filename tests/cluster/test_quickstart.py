@@ -110,6 +110,9 @@ def test_the_readme_from_the_demo_to_messages_of_ones_own(cluster: Cluster, demo
     begin, change, end = [snippet.text for snippet in part if snippet.language == "sh"]
     assert begin.endswith(f"{OF_HELLO}\n")
 
+    def running() -> set[str]:
+        return {pod["metadata"]["name"] for pod in cluster.get("pods", "-l", "app=hello")["items"]}
+
     def heard(what: str = "hello from") -> set[str]:
         """From whom the pod heard whose log is shown."""
         log = run("\n".join([*exports, OF_HELLO.removesuffix(" --follow")]), tmp_path, environment)
@@ -117,13 +120,16 @@ def test_the_readme_from_the_demo_to_messages_of_ones_own(cluster: Cluster, demo
 
     try:
         run("\n".join([*exports, begin.removesuffix(f"{OF_HELLO}\n")]), tmp_path, environment)
-        pods = {pod["metadata"]["name"] for pod in cluster.get("pods", "-l", "app=hello")["items"]}
+        pods = running()
         assert len(pods) == 2
         cluster.wait_until("greetings of both pods in the log of one", lambda: heard() == pods)
         program = tmp_path / "hello.py"
         program.write_text(program.read_text().replace("hello from", "hello again from"))
         run("\n".join([*exports, change]), tmp_path, environment)
-        cluster.wait_until("what was changed", lambda: len(heard("hello again from")) == 2)
+        # Those that were there before are heard as well, while they are replaced.
+        new = running() - pods
+        assert len(new) == 2
+        cluster.wait_until("what was changed", lambda: heard("hello again from") >= new)
         run("\n".join([*exports, end]), tmp_path, environment)
         assert not cluster.kubectl("get", "deployment,buschannel,configmap", "hello", "--ignore-not-found")
     finally:
