@@ -8,6 +8,8 @@ text: docs/errors.md has a section for each. The operator's conditions have the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 #: Codes of failures that have no class of their own.
 BINDING_AMBIGUOUS = "BindingAmbiguous"
 BINDING_NOT_FOUND = "BindingNotFound"
@@ -58,15 +60,20 @@ class UnknownTypeError(SerializationError):
 
     Register it with `bus_runtime.register_message` (messages) or `JSONMessageSerializer.register_type`
     (any dataclass, enum or pydantic model that messages carry).
+
+    Attributes:
+        tag: What the wire names.
     """
 
     code = "UnknownType"
 
-    def __init__(self, tag: str) -> None:
-        super().__init__(
-            f"message type {tag!r} is not registered in this process; "
-            "register its class with bus_runtime.register_message() or serializer.register_type()"
-        )
+    def __init__(self, tag: str, namesakes: Sequence[str] = ()) -> None:
+        if namesakes:
+            known = " and ".join(map(repr, namesakes))
+            remedy = f"this process knows {known}: import the class from one module on both sides"
+        else:
+            remedy = "register its class with bus_runtime.register_message() or serializer.register_type()"
+        super().__init__(f"message type {tag!r} is not registered in this process; {remedy}")
         self.tag = tag
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: As many as an error names.
+_MAX_NAMESAKES = 3
+
 
 def default_tag(cls: type) -> str:
     """The tag the reference client would write for `cls`."""
@@ -53,6 +56,16 @@ class TypeRegistry:
         if cls is None and self._parent is not None:
             return self._parent.resolve(tag)
         return cls
+
+    def namesakes(self, tag: str) -> list[str]:
+        """The tags that end in the same class name as `tag`, which nobody registered; a few at most.
+
+        The likely ones are those of the application: one module that is run as `__main__` by one process and imported
+        by another.
+        """
+        name = tag.rpartition(".")[2]
+        tags = {*self._types, *(self._parent.namesakes(tag) if self._parent is not None else ())}
+        return sorted(known for known in tags if known.rpartition(".")[2] == name)[:_MAX_NAMESAKES]
 
 
 #: The process-wide table: every `BusMessage` subclass is in it from its definition on.

@@ -237,7 +237,7 @@ class JSONMessageSerializer(MessageSerializer):
             return base64.b64decode(data, validate=True)
         cls = self._registry.resolve(tag)
         if cls is None:
-            raise UnknownTypeError(tag)
+            raise UnknownTypeError(tag, self._registry.namesakes(tag))
         reader = self._readers.get(cls)
         if reader is None:
             reader = self._readers[cls] = self._reader_for(cls)

@@ -298,6 +298,23 @@ def test_nothing_unregistered_is_built_or_imported(serializer: JSONMessageSerial
     assert set(sys.modules) == before
 
 
+def test_a_class_of_the_same_name_in_another_module_is_named() -> None:
+    """As where one process runs the module that another one imports."""
+    serializer = JSONMessageSerializer()
+    for known in ("__main__.Parcel", "billing.Parcel", "a.NoParcel", "Parcel.b"):
+        serializer.register_type(type("Parcel", (), {}), known)
+    refusal = (
+        "message type 'shop.Parcel' is not registered in this process; this process knows '__main__.Parcel' and"
+        " 'billing.Parcel': import the class from one module on both sides [UnknownType]"
+    )
+    with pytest.raises(UnknownTypeError) as caught:
+        serializer.deserialize(typed("shop.Parcel", {"source": "x"}).encode())
+    assert str(caught.value) == refusal
+    # Also those that are known to all of the process.
+    with pytest.raises(UnknownTypeError, match=r"this process knows 'pipecat\.bus\.messages\.BusEndMessage': import"):
+        serializer.deserialize(typed("__main__.BusEndMessage", {"source": "x"}).encode())
+
+
 @pytest.mark.parametrize("name", ["BusAddWorkerMessage", "BusWorkerLocalErrorMessage"])
 def test_local_messages_neither_leave_nor_arrive(serializer: JSONMessageSerializer, name: str) -> None:
     import bus_runtime
