@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -319,6 +320,31 @@ def test_a_database_that_the_operator_reaches_and_we_do_not(shop: Shop, diagnose
     command = f"kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl doctor --output json -n {SHOP}"
     assert command in said[f"BusDatabase {SHOP}/main connection"]
     assert f"BusChannel {SHOP}/orders readers" in said
+
+
+async def test_what_could_not_be_looked_at_is_not_said_to_be_well(
+    shop: Shop, diagnose: Diagnose, apiserver: Path
+) -> None:
+    """The last line counts it, and says where it can be; the exit status is that of what was found."""
+    shop.database(f"postgresql://postgres:x@127.0.0.1:{free_port()}/app", REACHABLE, READY)
+    shop.channel("orders", READY)
+    shop.pod("worker", status=RUNNING, channels="orders", injected="orders")
+
+    def look() -> subprocess.CompletedProcess[str]:
+        return busctl_program.run("doctor", "-n", SHOP, KUBECONFIG=str(apiserver))
+
+    done = await asyncio.to_thread(look)
+    # Of the database eight, of the channel four, of the pod two.
+    unmade = f"14 checks could not be made: kubectl exec -n NAMESPACE deploy/pgmq-bus -- busctl doctor -n {SHOP} "
+    assert f"\n1 of 4 needs attention, and {unmade}" in done.stderr
+    async with webhook(shop.kube, timedelta(0)), asyncio.timeout(120):
+        # The API server takes a moment to know of it.
+        while (done := await asyncio.to_thread(look)).returncode:
+            await asyncio.sleep(0.1)
+    assert f"\nfound nothing wrong, but {unmade}" in done.stderr
+    shown = done.stdout.splitlines()
+    for title in (f"BusDatabase {SHOP}/main", f"BusChannel {SHOP}/orders", f"Pod {SHOP}/worker"):
+        assert f"– {title}" in shown  # noqa: RUF001
 
 
 def test_a_database_that_nobody_reaches(shop: Shop, diagnose: Diagnose) -> None:

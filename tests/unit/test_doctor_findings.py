@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bus_operator.doctor.findings import Checks, Examined, Finding, UnseenError
+from bus_operator.doctor.findings import Checks, Examined, Finding, OutOfReachError, UnseenError
 
 CHECKS: Checks[set[str]] = Checks()
 
@@ -16,7 +16,9 @@ def _connection(broken: set[str]) -> Iterator[Finding]:
 @CHECKS.check("rights", "connection")
 def _rights(broken: set[str]) -> Iterator[Finding]:
     if "rights" in broken:
-        raise UnseenError("you may not read the Secret")
+        raise OutOfReachError("you may not read the Secret")
+    if "new" in broken:
+        raise UnseenError("there is nothing yet")
     yield Finding("VersionSkew", "it could be better", advice=True)
 
 
@@ -41,6 +43,15 @@ def test_what_needs_something_broken_is_not_looked_at() -> None:
     reasons = [outcome.unseen for outcome in CHECKS.examine({"connection"})]
     assert reasons == [None, "because of connection", "because of rights", None]
     assert CHECKS.examine({"rights"})[1].unseen == "you may not read the Secret"
+
+
+def test_what_elsewhere_could_be_looked_at_is_counted() -> None:
+    """Not what waits for something, nor what depends on a finding."""
+    counted = [
+        Examined("Database", "shop/main", CHECKS.examine({broken})).out_of_reach
+        for broken in ("connection", "rights", "new")
+    ]
+    assert counted == [0, 2, 0]
 
 
 def test_an_object_is_as_bad_as_the_worst_of_its_checks() -> None:

@@ -65,15 +65,16 @@ def doctor(target: str | None, source: Source, output: Output) -> None:
       busctl doctor --database postgresql://postgres@localhost/app
       busctl doctor --binding ./bindings/orders
     """
-    _tell(_of_source(source, target), output)
+    examined = _of_source(source, target)
+    _tell(examined, output, _elsewhere(source, examined) if output is None else None)
 
 
-def _tell(examined: "Sequence[Examined]", output: Output) -> None:
+def _tell(examined: "Sequence[Examined]", output: Output, elsewhere: str | None = None) -> None:
     if output is not None:
         healthy = not any(item.state == "failed" for item in examined)
         out.print_data(output, {"healthy": healthy, "items": [item.as_json for item in examined]})
     else:
-        show(examined)
+        show(examined, elsewhere)
     if any(item.state == "failed" for item in examined):
         sys.exit(1)
 
@@ -96,6 +97,18 @@ def _of_source(source: Source, target: str | None) -> "list[Examined]":
     return asyncio.run(cluster_rounds.of_cluster(source.client, source.namespace, meant, release))
 
 
+def _elsewhere(source: Source, examined: "Sequence[Examined]") -> str | None:
+    """The command that makes the checks which could not be made here, if there is one."""
+    if not isinstance(source, ClusterSource) or source.client.access.is_pod:
+        return None
+    # The operator's pod reaches the databases, and may see no more of the operator than others.
+    if not any(item.out_of_reach for item in examined if item.kind != "Injection"):
+        return None
+    from bus_operator import cluster_databases
+
+    return cluster_databases.in_operator(source.client)
+
+
 def _of_binding(directory: Path) -> "list[Examined]":
     from bus_operator.doctor.findings import Examined, Finding, Outcome
     from bus_runtime.doctor import examine
@@ -115,8 +128,8 @@ def _of_binding(directory: Path) -> "list[Examined]":
     return [Examined("Binding", name or str(directory), outcomes)]
 
 
-def show(examined: "Sequence[Examined]") -> None:
-    """Prints it for people."""
+def show(examined: "Sequence[Examined]", elsewhere: str | None = None) -> None:
+    """Prints it for people, with the command that makes the checks which could not be made here."""
     kinds: dict[str, list[Examined]] = {}
     for item in examined:
         kinds.setdefault(item.kind, []).append(item)
@@ -124,15 +137,30 @@ def show(examined: "Sequence[Examined]") -> None:
         whole = items
         if len(items) > SHOWN_WHOLE:
             whole = [item for item in items if item.state in ("failed", "advice")]
-            out.print_pieces(("✓", "green"), f" {len(items) - len(whole)} {kind}s are well")
+            lost = sum(item.out_of_reach > 0 for item in items if item not in whole)
+            if well := len(items) - len(whole) - lost:
+                out.print_pieces(("✓", "green"), f" {well} {kind}s are well")
+            if lost:
+                out.print_pieces((MARKS["skipped"], STYLES["skipped"]), f" {lost} {kind}s were not wholly looked at")
         for item in whole:
             _show_one(item)
     wrong = sum(item.state == "failed" for item in examined)
-    click.echo(f"{wrong} of {len(examined)} need attention" if wrong else "nothing is wrong", err=True)
+    click.echo(_verdict(wrong, len(examined), sum(item.out_of_reach for item in examined), elsewhere), err=True)
+
+
+def _verdict(wrong: int, objects: int, unmade: int, elsewhere: str | None) -> str:
+    needs = f"{wrong} of {objects} {'needs' if wrong == 1 else 'need'} attention"
+    if not unmade:
+        return needs if wrong else "nothing is wrong"
+    checks = "1 check" if unmade == 1 else f"{unmade} checks"
+    where = f": {elsewhere}" if elsewhere else " from here"
+    return f"{f'{needs}, and' if wrong else 'found nothing wrong, but'} {checks} could not be made{where}"
 
 
 def _show_one(item: "Examined") -> None:
-    state = "ok" if item.state == "skipped" and any(outcome.state == "ok" for outcome in item.outcomes) else item.state
+    state = item.state
+    if state == "skipped" and not item.out_of_reach and any(outcome.state == "ok" for outcome in item.outcomes):
+        state = "ok"
     out.print_pieces((MARKS[state], STYLES[state]), " ", (f"{item.kind} {item.name}", "bold"))
     width = max(len(outcome.title) for outcome in item.outcomes)
     for outcome in item.outcomes:

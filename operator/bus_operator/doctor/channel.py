@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from bus_operator.channel_view import ChannelView, brief_age
 from bus_operator.doctor.database import DatabaseLook, key_of, of_conditions
-from bus_operator.doctor.findings import Checks, Finding, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
 from bus_operator.peer_view import STALLED_SECONDS, PeerView
 
 
@@ -19,6 +19,8 @@ class ChannelFacts:
     """Into its database; None where nobody could."""
     release: str
     """This version, as `0.1.0`."""
+    out_of_reach: bool = False
+    """Whether from elsewhere, or with other rights, somebody could look into its database."""
 
     @property
     def title(self) -> str:
@@ -29,7 +31,7 @@ class ChannelFacts:
     def peers(self) -> Sequence[PeerView]:
         """Those of the channel. Raises UnseenError."""
         if self.look is None or self.look.schema_version is None:
-            raise UnseenError("its database could not be looked into")
+            raise (OutOfReachError if self.out_of_reach else UnseenError)("its database could not be looked into")
         return self.look.peers_by_channel.get(self.view.channel or "", ())
 
 

@@ -1,7 +1,7 @@
 """Goes round a cluster: gathers the facts of its objects and databases, all at the same time, and has them judged."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -75,16 +75,18 @@ async def of_cluster(
     facts = dict(zip(places, found, strict=True))
     looks = {place: item.look for place, item in facts.items() if isinstance(item.look, DatabaseLook)}
     examined = [Examined("Injection", "webhook", webhook.CHECKS.examine(injection))]
-    examined += [
-        Examined("BusDatabase", "/".join(place), database.CHECKS.examine(item)) for place, item in facts.items()
-    ]
+    databases = {
+        place: Examined("BusDatabase", "/".join(place), database.CHECKS.examine(item)) for place, item in facts.items()
+    }
+    examined += databases.values()
+    lost = {place for place in places if place not in looks and databases[place].out_of_reach}
     for view in views:
-        look = looks.get((view.place.namespace or "", view.place.name)) if view.place is not None else None
-        examined.append(
-            examine_channel("BusChannel", f"{view.namespace}/{view.name}", ChannelFacts(view, look, release))
-        )
+        place = (view.place.namespace or "", view.place.name) if view.place is not None else ("", "")
+        channel_facts = ChannelFacts(view, looks.get(place), release, out_of_reach=place in lost)
+        examined.append(examine_channel("BusChannel", f"{view.namespace}/{view.name}", channel_facts))
     complete = len(looks) == len(places)
-    return [*examined, *_examine_pods([*pods, *others], existing, looks.values() if complete else None)]
+    pod_facts = _pod_facts([*pods, *others], existing, looks.values() if complete else None, out_of_reach=bool(lost))
+    return [*examined, *(Examined("Pod", "/".join(item.pod.key), pod.CHECKS.examine(item)) for item in pod_facts)]
 
 
 @dataclass(frozen=True)
@@ -119,21 +121,23 @@ class _Candidate:
         return [*self.pod.channels, *self.overlooked]
 
 
-def _examine_pods(
-    pods: Iterable[_Candidate], existing: Mapping[str, Collection[str]], looks: Iterable[DatabaseLook] | None
-) -> list[Examined]:
+def _pod_facts(
+    pods: Iterable[_Candidate],
+    existing: Mapping[str, Collection[str]],
+    looks: Iterable[DatabaseLook] | None,
+    *,
+    out_of_reach: bool,
+) -> Iterator[PodFacts]:
     now = datetime.now(UTC)
     by_host: dict[str, list[PeerView]] = {}
     for look in looks or ():
         for peer in look.peers:
             by_host.setdefault(peer.host or "", []).append(peer)
-    examined = []
     for item in pods:
         namespace, name = item.pod.key
         peers = by_host.get(name, []) if looks is not None else None
-        facts = PodFacts(item.pod, item.state, existing.get(namespace, ()), peers, now, item.overlooked)
-        examined.append(Examined("Pod", f"{namespace}/{name}", pod.CHECKS.examine(facts)))
-    return examined
+        channels = existing.get(namespace, ())
+        yield PodFacts(item.pod, item.state, channels, peers, now, item.overlooked, out_of_reach)
 
 
 def _meant_channels(

@@ -12,9 +12,9 @@ from bus_operator import catalog, channel_reader, channel_view, drift_look, nami
 from bus_operator.catalog import ObservedDatabase
 from bus_operator.channel_view import ChannelView, Place
 from bus_operator.database import AdminConnection, connect_to_read
-from bus_operator.doctor.findings import Checks, Finding, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
 from bus_operator.drift import Difference, Repair, summary
-from bus_operator.errors import BusError, ConnectionFailedError, InsufficientPrivilegeError
+from bus_operator.errors import BusError, ConnectionFailedError, InsufficientPrivilegeError, TransientError
 from bus_operator.obstacles import obstacles
 from bus_operator.peer_view import PeerView
 
@@ -241,12 +241,13 @@ def _look_of(facts: DatabaseFacts) -> DatabaseLook:
 def _connection(facts: DatabaseFacts) -> Iterator[Finding]:
     """Down, refusing, a wrong password, no connection left."""
     if isinstance(facts.admin, BusError):
-        raise UnseenError(str(facts.admin))
+        may_elsewhere = facts.admin.reason == "Forbidden" or isinstance(facts.admin, TransientError)
+        raise (OutOfReachError if may_elsewhere else UnseenError)(str(facts.admin))
     if not isinstance(facts.look, BusError):
         return
     if isinstance(facts.look, ConnectionFailedError) and _is_reached_by_operator(facts):
         # Databases need not be reachable from where people sit.
-        raise UnseenError(f"{facts.look} The operator reaches it: {facts.hint}")
+        raise OutOfReachError(f"{facts.look} The operator reaches it{f': {facts.hint}' if facts.hint else ''}")
     yield Finding(facts.look.reason, str(facts.look))
 
 
@@ -278,7 +279,10 @@ def _pooler(facts: DatabaseFacts) -> Iterator[Finding]:
 def _client_endpoint(facts: DatabaseFacts) -> Iterator[Finding]:
     """What pods connect to, if that is something else: in transaction mode it serves them, and less well."""
     if isinstance(facts.pooled_for_clients, BusError):
-        raise UnseenError(f"from here and as the administrator: {facts.pooled_for_clients}")
+        lost = isinstance(facts.pooled_for_clients, ConnectionFailedError)
+        raise (OutOfReachError if lost else UnseenError)(
+            f"from here and as the administrator: {facts.pooled_for_clients}"
+        )
     if facts.pooled_for_clients:
         yield Finding(
             "PoolerInTransactionMode",

@@ -34,6 +34,10 @@ class UnseenError(Exception):
     """A check cannot be made; the text says what is in the way."""
 
 
+class OutOfReachError(UnseenError):
+    """It cannot be made from here, or by this user; elsewhere, or by another, it can."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of one check."""
@@ -42,6 +46,8 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     unseen: str | None = None
     """Why it was not made."""
+    out_of_reach: bool = False
+    """Whether elsewhere, or by another user, it could have been made."""
 
     @property
     def state(self) -> State:
@@ -73,6 +79,11 @@ class Examined:
         """The worst; what was not looked at alone is no finding."""
         states = {outcome.state for outcome in self.outcomes}
         return next((state for state in ("failed", "advice", "skipped") if state in states), "ok")
+
+    @property
+    def out_of_reach(self) -> int:
+        """How many checks could not be made from here."""
+        return sum(outcome.out_of_reach for outcome in self.outcomes)
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -122,9 +133,11 @@ class Checks(Generic[Facts]):
         outcomes: dict[str, Outcome] = {}
         for check in self._checks:
             broken = next((need for need in check.needs if outcomes[need].state in ("failed", "skipped")), None)
-            outcomes[check.title] = (
-                Outcome(check.title, unseen=f"because of {broken}") if broken else _made(check, facts)
-            )
+            if broken is None:
+                outcomes[check.title] = _made(check, facts)
+            else:
+                lost = outcomes[broken].out_of_reach
+                outcomes[check.title] = Outcome(check.title, unseen=f"because of {broken}", out_of_reach=lost)
         return list(outcomes.values())
 
 
@@ -132,4 +145,4 @@ def _made(check: _Check[Facts], facts: Facts) -> Outcome:
     try:
         return Outcome(check.title, tuple(check.run(facts)))
     except UnseenError as exc:
-        return Outcome(check.title, unseen=str(exc))
+        return Outcome(check.title, unseen=str(exc), out_of_reach=isinstance(exc, OutOfReachError))

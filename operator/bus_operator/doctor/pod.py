@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bus_operator.doctor.findings import Checks, Finding, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
 from bus_operator.peer_view import PeerView
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, shown
 from bus_operator.pods import Pod, without_runtime
@@ -31,6 +31,8 @@ class PodFacts:
     now: datetime
     overlooked: Sequence[str] = ()
     """The BusChannels that it asks for without the label, so that nobody looks at it."""
+    out_of_reach: bool = False
+    """Whether from elsewhere, or with other rights, the peers could have been read."""
 
     @property
     def title(self) -> str:
@@ -46,7 +48,9 @@ class PodFacts:
     def known_peers(self) -> list[PeerView]:
         """With those that are not heard of any more, of a former process or of a former pod of its name."""
         if self.peers is None:
-            raise UnseenError("the databases of its channels could not be looked into")
+            raise (OutOfReachError if self.out_of_reach else UnseenError)(
+                "the databases of its channels could not be looked into"
+            )
         owners = {f"{self.pod.namespace}/{name}" for name in self.pod.channels}
         return [peer for peer in self.peers if peer.is_live and peer.host == self.pod.name and peer.owner in owners]
 

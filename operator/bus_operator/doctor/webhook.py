@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bus_operator.cluster_client import ClusterClient
-from bus_operator.doctor.findings import Checks, Finding, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
 from bus_operator.errors import BusError, NotFoundError
 from bus_operator.injection import INJECTED_ANNOTATION
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
@@ -132,7 +132,7 @@ CHECKS: Checks[InjectionFacts] = Checks()
 def _operator(facts: InjectionFacts) -> Iterator[Finding]:
     """Not there, or none of its pods is ready."""
     if isinstance(facts.deployments, BusError):
-        raise UnseenError(str(facts.deployments))
+        raise OutOfReachError(str(facts.deployments))
     if not facts.deployments:
         raise UnseenError(f"no Deployment has the label {_SELECTOR}")
     for deployment in facts.deployments:
@@ -158,7 +158,7 @@ def _webhook(facts: InjectionFacts) -> Iterator[Finding]:
         )
         return
     if isinstance(facts.injected, BusError):
-        raise UnseenError(str(facts.injected))
+        raise OutOfReachError(str(facts.injected))
     if isinstance(facts.webhook, Mapping) and not _covers(facts.webhook, facts.namespace):
         raise UnseenError(
             f"it is not asked about pods of namespace {facts.namespace}: see scope.namespaces of the chart"
