@@ -108,6 +108,8 @@ def _heading(results: Results) -> str:
     machine, settings = results.machine, results.settings
     rounds = settings["rounds"]
     medians = f"Medians of {rounds} rounds, the extremes in parentheses" if rounds > 1 else "One round"
+    if settings.get("quick"):
+        medians = f"**A quick run**, too short to judge by: {medians[0].lower()}{medians[1:]}"
     return (
         f"{medians}; {machine['date'][:10]}, commit "
         f"{machine['commit']}, {machine['cores']} cores ({machine['processor']}), PostgreSQL {settings['postgresql']}, "

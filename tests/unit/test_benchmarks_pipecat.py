@@ -63,6 +63,11 @@ def test_redis_may_be_ahead_everywhere_or_nowhere(results: Results) -> None:
     assert table(results).endswith(": nowhere.")
 
 
+def test_a_quick_run_says_so(results: Results) -> None:
+    results.settings |= {"quick": True, "rounds": 1}
+    assert table(results).startswith("**A quick run**, too short to judge by: one round; 2026-01-02")
+
+
 def test_redis_that_was_not_measured_is_not_spoken_of(results: Results) -> None:
     results.measurements = [m for m in results.measurements if m.case["system"] != "redis"]
     assert "RedisBus" not in table(results)
