@@ -279,7 +279,7 @@ class PgmqBus(WorkerBus):
         try:
             if self._link is None:
                 raise PublishError(
-                    f"{self}: the bus is not running, so {message} was dropped: start() comes first",
+                    f"{self}: the bus is not running, so {_shown(message)} was dropped: start() comes first",
                     code=BUS_NOT_RUNNING,
                 )
             payload = self._serializer.serialize(message)
@@ -418,4 +418,11 @@ class PgmqBus(WorkerBus):
         unknown = isinstance(cause, ConnectionLostError)
         outcome = "the outcome is unknown" if unknown else "not published"
         code = cause.code if isinstance(cause, BusError) else None
-        return PublishError(f"{self}: {message}: {outcome}: {reason_of(cause)}", outcome_unknown=unknown, code=code)
+        return PublishError(
+            f"{self}: {_shown(message)}: {outcome}: {reason_of(cause)}", outcome_unknown=unknown, code=code
+        )
+
+
+def _shown(message: object) -> str:
+    """A message in an error; of what is none only the type, since it may be large or secret."""
+    return str(message) if isinstance(message, BusMessage) else type(message).__name__

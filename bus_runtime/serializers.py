@@ -111,6 +111,8 @@ class JSONMessageSerializer(MessageSerializer):
 
     def serialize(self, message: BusMessage) -> bytes:
         """The message as compact UTF-8 JSON."""
+        if not isinstance(message, BusMessage):
+            raise SerializationError(_no_message(message))
         try:
             return orjson.dumps(self._write(message, 0))
         except (TypeError, ValueError, RecursionError) as exc:
@@ -277,6 +279,15 @@ def _is_flat(data: bytes) -> bool:
     `__type__` that may be written with escapes, and for as many brackets as the depth limit allows levels.
     """
     return data.count(_QUOTED_TYPE) == 1 and b"\\u" not in data and data.count(b"{") + data.count(b"[") < MAX_DEPTH
+
+
+def _no_message(value: object) -> str:
+    """What a publisher did wrong; without the value, which may be large or secret."""
+    what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+    return (
+        f"what was published is {what}, and no BusMessage, so no peer could read it: publish an instance of a class"
+        " such as @dataclass(kw_only=True) class Hello(BusDataMessage), Hello(source=..., ...)"
+    )
 
 
 def _check_depth(depth: int) -> None:

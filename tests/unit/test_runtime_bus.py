@@ -18,6 +18,7 @@ from bus_runtime import (
     RejectedError,
     SerializationError,
     UnknownTypeError,
+    WorkerRegistryEntry,
 )
 from bus_runtime.backend import JoinOptions, LogBackend
 from bus_runtime.testing import InMemoryBackend, InMemoryBroker
@@ -137,6 +138,38 @@ async def test_publish_raises_only_when_asked(
     assert isinstance(caught.value.__cause__, cause)
     assert not caught.value.outcome_unknown
     assert bus.stats().publish_errors == 2
+    await bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("s3cret", "str: not published: what was published is of type str, and no BusMessage"),
+        ({"order": "s3cret"}, "dict: not published: what was published is of type dict, and no BusMessage"),
+        (None, "NoneType: not published: what was published is of type NoneType, and no BusMessage"),
+        (WorkerRegistryEntry("s3cret"), "is of type WorkerRegistryEntry, and no BusMessage"),
+        (Note, "what was published is the class Note, and no BusMessage"),
+    ],
+    ids=["text", "mapping", "nothing", "what messages carry", "class"],
+)
+async def test_what_is_no_message_is_refused_where_it_is_published(
+    value: Any, words: str, broker: InMemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Written as JSON it would be undecodable for everybody."""
+    bus = make_bus(broker)
+    with pytest.raises(PublishError, match="is not running"):
+        await bus.publish(value, raise_on_error=True)
+    await bus.start()
+    await bus.publish(value)
+    await bus.send(value)
+    assert caplog.text.count(words) == 2
+    assert "Hello(source=..., ...) [SerializationFailed]" in caplog.text
+    with pytest.raises(PublishError, match=words) as caught:
+        await bus.publish(value, raise_on_error=True)
+    assert caught.value.code == "SerializationFailed"
+    assert "s3cret" not in f"{caught.value}{caplog.text}"
+    assert bus.stats().publish_errors == 4
+    assert broker.backlog("orders") == 0
     await bus.stop()
 
 
