@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic.dataclasses
 import pytest
 from pydantic import BaseModel, Field, RootModel
 
@@ -296,6 +297,48 @@ def test_nothing_unregistered_is_built_or_imported(serializer: JSONMessageSerial
     with pytest.raises(UnknownTypeError):
         serializer.deserialize(typed(ORDER, {"source": "x", "payload": {"__type__": tag, "__data__": {}}}).encode())
     assert set(sys.modules) == before
+
+
+@dataclass(kw_only=True)
+class Declared(BusDataMessage):
+    number: int
+    comment: str = "none"
+
+
+@pydantic.dataclasses.dataclass(kw_only=True)
+class Validated(BusDataMessage):
+    number: int
+    comment: str = "none"
+
+
+@dataclass(kw_only=True)
+class Looked(BusDataMessage):
+    number: int
+    comment: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.number, int):
+            raise TypeError(f"number must be an int, not {self.number!r}")
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [({"source": "x"}, None), ({"source": "x", "number": "seven", "added": 1}, "seven")],
+    ids=["missing", "another type"],
+)
+def test_what_a_class_declares_is_checked_by_pydantic_and_post_init_only(
+    serializer: JSONMessageSerializer, data: dict[str, Any], number: Any
+) -> None:
+    message = serializer.deserialize(typed(f"{__name__}.Declared", data).encode())
+    assert (message.number, message.comment, hasattr(message, "added")) == (number, "none", False)  # type: ignore[attr-defined]
+    for cls, words in ((Validated, "valid integer"), (Looked, "must be an int")):
+        with pytest.raises(SerializationError, match=words):
+            serializer.deserialize(typed(f"{__name__}.{cls.__name__}", data).encode())
+        with pytest.raises((TypeError, ValueError), match=words):
+            cls(source="x", number=number)
+        good = serializer.deserialize(serializer.serialize(cls(source="x", number=7)))
+        assert (type(good), good.number, good.comment) == (cls, 7, "none")  # type: ignore[attr-defined]
 
 
 def test_a_class_of_the_same_name_in_another_module_is_named() -> None:
