@@ -57,6 +57,9 @@ class PeerView:
     redelivered: int
     lost: int
     """Messages given to it again; trimmed before it had read them."""
+    succeeded_seconds: float | None = None
+    """How long ago a later process of the same pod and application joined, after this one was last heard of; None: none
+    did, or it has a name, which the later one would have taken over."""
 
     @property
     def state(self) -> State:
@@ -65,7 +68,19 @@ class PeerView:
             return "Away"
         if self.silent_seconds >= self.timeout_seconds * SILENT_FRACTION:
             return "Silent"
-        return "Stalled" if self.behind and (self.behind_seconds or 0) > STALLED_SECONDS else "Ok"
+        if not self.behind or (self.behind_seconds or 0) <= STALLED_SECONDS:
+            return "Ok"
+        return "Silent" if self.is_former else "Stalled"
+
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether it was not heard of for long enough to ask whether it is there. One that runs may be as silent."""
+        return self.is_live and self.silent_seconds > STALLED_SECONDS / 2
+
+    @property
+    def is_former(self) -> bool:
+        """Whether a later process of its pod has probably taken its place, as after its container was restarted."""
+        return self.may_have_ended and self.succeeded_seconds is not None
 
     @property
     def is_there(self) -> bool:

@@ -214,6 +214,32 @@ async def test_pods(shop: Shop, diagnose: Diagnose, database: postgres.Database)
     await session.close()
 
 
+@on_one_version
+async def test_a_peer_whose_pod_is_gone(shop: Shop, diagnose: Diagnose, database: postgres.Database) -> None:
+    """Nobody is told to look at it, nor to restart it; one whose pod is there is."""
+    orders = await database.create_channel(f"{SHOP}.orders")
+    shop.database(database.dsn, REACHABLE, READY)
+    shop.channel("orders", READY)
+    shop.pod("hangs", labels={})
+    session = await orders.connect()
+    async with database.session() as admin:
+        await admin.execute("update pgmq_bus.channel set owner_reference = $1", f"{SHOP}/orders@cluster")
+        for host in ("hangs", "gone"):
+            peer = await Peer.join(session, orders.name, host=host)
+        await peer.publish(1)
+        log = await admin.fetchval("select 'pgmq.q_' || queue from pgmq_bus.channel")
+        await admin.execute(f"update {log} set enqueued_at = enqueued_at - interval '1 minute'")
+        await admin.execute("update pgmq_bus.peer set last_seen = last_seen - interval '1 minute', login = 'withdrawn'")
+    readers = f"BusChannel {SHOP}/orders readers"
+    for target in ((), ("orders",)):
+        found = await asyncio.to_thread(diagnose, *target, messages=True)
+        assert "ended without leaving: pod gone, which is gone. It counts until peerTimeout is over" in found[readers]
+    assert "pod hangs uses a credential" in found[f"BusChannel {SHOP}/orders credentials in use"]
+    shop.kube.delete(f"/api/v1/namespaces/{SHOP}/pods/hangs")
+    assert await asyncio.to_thread(diagnose) == {readers: "PeerSilent"}
+    await session.close()
+
+
 def test_pods_that_ask_without_the_label(shop: Shop, diagnose: Diagnose) -> None:
     """Nobody looks at them, so that they have no binding; but to leave the bus alone is no mistake."""
     shop.channel("orders", READY, placed=False)

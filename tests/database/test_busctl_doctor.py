@@ -377,6 +377,47 @@ async def test_peers_that_ended_without_leaving(database: postgres.Database, joi
     assert "kept for it until peerTimeout is over, for 4m more. Start its workload" in message
 
 
+async def test_a_former_process_of_a_pod(database: postgres.Database, join: Join) -> None:
+    """Its container was killed and restarted: nobody is to restart the pod, which is well."""
+    orders = await database.create_channel("orders")
+    former = await join(orders, host="worker-1", application="worker")
+    await former.publish(1, 2, 3)
+    await aged(database, 40)
+    await unheard(database, 40)
+    await credential_withdrawn(database)
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert diagnosis.codes()["readers"] == "PeerStalled"
+    # Of another application, or of another pod, it is none.
+    await join(orders, host="worker-1", application="another")
+    await join(orders, host="worker-2", application="worker")
+    assert Diagnosis(database.dsn, "orders").codes()["readers"] == "PeerStalled"
+    await join(orders, host="worker-1", application="worker")
+    diagnosis = Diagnosis(database.dsn, "orders")
+    assert (diagnosis.found["healthy"], diagnosis.codes()) == (True, {"readers": "PeerSilent"})
+    message = diagnosis.finding("readers")["message"]
+    assert "a former process of pod worker-1 (a later one joined " in message
+    assert "for 9m more, and nothing needs to be done" in message
+    assert "restart" not in message
+    done = busctl_program.run("peers", "orders", BUSCTL_DATABASE=database.dsn)
+    states = [line.split()[2] for line in done.stdout.splitlines()[1:] if line.startswith("worker-1")]
+    assert sorted(states) == ["Ok", "Ok", "Silent"]
+    assert busctl_program.run("peers", "--stalled", BUSCTL_DATABASE=database.dsn).returncode == 0
+
+
+async def test_a_process_that_hangs_beside_a_later_one(database: postgres.Database, join: Join) -> None:
+    """One that was heard of since the later one joined is there."""
+    orders = await database.create_channel("orders")
+    hangs = await join(orders, host="worker-1")
+    await hangs.publish(1, 2, 3)
+    await join(orders, host="worker-1")
+    async with database.session() as session:
+        await session.execute("update pgmq_bus.peer set joined_at = joined_at - interval '2 minutes'")
+    await aged(database, 60)
+    await unheard(database, 60)
+    codes = [finding["code"] for finding in Diagnosis(database.dsn, "orders").checks["readers"]["findings"]]
+    assert codes == ["PeerStalled"]
+
+
 async def test_a_credential_that_was_withdrawn(database: postgres.Database, join: Join) -> None:
     orders = await database.create_channel("orders")
     await join(orders, host="worker-1")

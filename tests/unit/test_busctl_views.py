@@ -65,6 +65,10 @@ def test_states_of_a_peer() -> None:
     heard, silent = [replace(late, silent_seconds=600.0 * part) for part in (1 / 3 + 1 / 10, SILENT_FRACTION)]
     assert (heard.state, heard.is_there, silent.state, silent.is_there) == ("Stalled", True, "Silent", False)
     assert (replace(PEER, silent_seconds=300.0).state, replace(silent, is_live=False).state) == ("Silent", "Away")
+    # A later process of its pod: whoever keeps up is there all the same.
+    succeeded = replace(late, silent_seconds=31.0, succeeded_seconds=20.0)
+    assert (succeeded.state, replace(succeeded, silent_seconds=1.0).state) == ("Silent", "Stalled")
+    assert (replace(succeeded, behind=0, behind_seconds=None).state, succeeded.is_former) == ("Ok", True)
     assert (PEER.behind_text, late.behind_text) == ("0", "5 (31s)")
     assert (replace(PEER, is_retired=True).credential, replace(PEER, generation=None).credential) == (
         "2 (retired)", "ended",

@@ -99,6 +99,8 @@ CASES = {
     "a peer that ended without leaving": [
         ("PeerStalled", DATABASE, "test_a_peer_that_may_have_ended"),
         ("PeerSilent", DATABASE, "test_peers_that_ended_without_leaving"),
+        ("PeerSilent", DATABASE, "test_a_former_process_of_a_pod"),
+        ("PeerSilent", CLUSTER, "test_a_peer_whose_pod_is_gone"),
         ("NotJoined", HERE, "test_a_pod_in_which_nobody_joins"),
     ],
     "a backlog that grows": [("BacklogGrowing", DATABASE, "test_a_backlog_that_grows")],

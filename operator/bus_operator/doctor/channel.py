@@ -1,6 +1,6 @@
 """A channel: whether it is ready, and whether somebody reads what is published."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,6 +21,8 @@ class ChannelFacts:
     """This version, as `0.1.0`."""
     out_of_reach: bool = False
     """Whether from elsewhere, or with other rights, somebody could look into its database."""
+    gone: Collection[str] = ()
+    """Pods of which peers may have ended, and that are not in its namespace any more."""
 
     @property
     def title(self) -> str:
@@ -33,6 +35,14 @@ class ChannelFacts:
         if self.look is None or self.look.schema_version is None:
             raise (OutOfReachError if self.out_of_reach else UnseenError)("its database could not be looked into")
         return self.look.peers_by_channel.get(self.view.channel or "", ())
+
+    def is_gone(self, peer: PeerView) -> bool:
+        """Whether it was not heard of for some time, and its pod is not there any more."""
+        return peer.may_have_ended and peer.host in self.gone
+
+    def is_there(self, peer: PeerView) -> bool:
+        """Whether it still runs, as far as one can tell."""
+        return peer.is_there and not self.is_gone(peer)
 
 
 CHECKS: Checks[ChannelFacts] = Checks()
@@ -57,7 +67,7 @@ def _readers(facts: ChannelFacts) -> Iterator[Finding]:
     """Peers that are stalled, slow or silent, and messages that nobody reads."""
     live = [peer for peer in facts.peers if peer.is_live]
     for peer in live:
-        if peer.state != "Stalled":
+        if peer.state != "Stalled" or facts.is_gone(peer):
             continue
         if facts.look is not None and key_of(peer) in facts.look.progressing:
             yield Finding(
@@ -79,12 +89,20 @@ def _readers(facts: ChannelFacts) -> Iterator[Finding]:
                 f"{facts.title}: {_named(peer)} is there and acknowledges nothing, behind by {_behind(peer)}: a handler"
                 " hangs, or is tried again for ever; look at its log, or restart it",
             )
-    yield from _silent(facts, [peer for peer in live if peer.state == "Silent"])
+    yield from _silent(facts, [peer for peer in live if peer.state == "Silent" or _has_ended(facts, peer)])
     yield from _nobody(facts, live)
 
 
 def _silent(facts: ChannelFacts, silent: Sequence[PeerView]) -> Iterator[Finding]:
-    unnamed = [peer for peer in silent if not peer.durable]
+    unnamed = [peer for peer in silent if not peer.durable and not _has_ended(facts, peer)]
+    if ended := [peer for peer in silent if not peer.durable and _has_ended(facts, peer)]:
+        rest = _brief(max(peer.timeout_seconds - peer.silent_seconds for peer in ended))
+        yield Finding(
+            "PeerSilent",
+            f"{facts.title}: ended without leaving: {_listed(ended, lambda peer: _former(facts, peer))}. It counts"
+            f" until peerTimeout is over, for {rest} more, and nothing needs to be done",
+            advice=True,
+        )
     if unnamed:
         since = _brief(min(peer.silent_seconds for peer in unnamed))
         rest = _brief(max(peer.timeout_seconds - peer.silent_seconds for peer in unnamed))
@@ -97,14 +115,26 @@ def _silent(facts: ChannelFacts, silent: Sequence[PeerView]) -> Iterator[Finding
         )
     for peer in silent:
         if peer.durable:
+            how = "is gone" if facts.is_gone(peer) else f"was not heard of for {_brief(peer.silent_seconds)}"
             yield Finding(
                 "PeerSilent",
-                f"{facts.title}: {_named(peer)} was not heard of for {_brief(peer.silent_seconds)} and is expected"
+                f"{facts.title}: {_named(peer)} {how} and is expected"
                 f" back: {_behind(peer) if peer.behind else 'what is published'} is kept for it until peerTimeout is"
                 f" over, for {_brief(peer.timeout_seconds - peer.silent_seconds)} more. Start its workload. If it is"
                 " never to come back there is nothing to remove: from then on it holds nothing back",
                 advice=not peer.behind,
             )
+
+
+def _has_ended(facts: ChannelFacts, peer: PeerView) -> bool:
+    """Whether that is as good as known, so that there is nothing to look at or to restart."""
+    return facts.is_gone(peer) or (peer.is_former and peer.state == "Silent")
+
+
+def _former(facts: ChannelFacts, peer: PeerView) -> str:
+    if facts.is_gone(peer) or peer.succeeded_seconds is None:
+        return f"pod {peer.host}, which is gone"
+    return f"a former process of pod {peer.host} (a later one joined {_brief(peer.succeeded_seconds)} ago)"
 
 
 def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
@@ -131,7 +161,7 @@ def _nobody(facts: ChannelFacts, live: Sequence[PeerView]) -> Iterator[Finding]:
 @CHECKS.check("doorbells")
 def _doorbells(facts: ChannelFacts) -> Iterator[Finding]:
     """Pods to which other pods' datagrams do not get through; elsewhere that is nothing to wonder at."""
-    deaf = [peer for peer in facts.peers if peer.is_there and peer.is_deaf and peer.host]
+    deaf = [peer for peer in facts.peers if facts.is_there(peer) and peer.is_deaf and peer.host]
     if deaf:
         yield Finding(
             "DoorbellUnheard",
@@ -146,7 +176,7 @@ def _doorbells(facts: ChannelFacts) -> Iterator[Finding]:
 def _credentials(facts: ChannelFacts) -> Iterator[Finding]:
     """Peers with a replaced credential."""
     for peer in facts.peers:
-        if peer.is_there and peer.is_retired:
+        if facts.is_there(peer) and peer.is_retired:
             yield Finding("CredentialStillUsed", f"{facts.title}: {_named(peer)} {peer.credential_advice}")
 
 
@@ -156,7 +186,7 @@ def _versions(facts: ChannelFacts) -> Iterator[Finding]:
     others: dict[str, list[PeerView]] = {}
     for peer in facts.peers:
         library, _, version = (peer.runtime or "").partition("/")
-        if peer.is_there and library == "bus_runtime" and _series(version) != _series(facts.release):
+        if facts.is_there(peer) and library == "bus_runtime" and _series(version) != _series(facts.release):
             others.setdefault(version, []).append(peer)
     for version, peers in others.items():
         newer = _series(version) > _series(facts.release)
@@ -179,8 +209,8 @@ def _named(peer: PeerView) -> str:
     return ", ".join(filter(None, names)) or f"a peer ({peer.application or peer.client or 'without a name'})"
 
 
-def _listed(peers: Sequence[PeerView], most: int = 3) -> str:
-    return "; ".join(map(_named, peers[:most])) + (f" and {len(peers) - most} more" if len(peers) > most else "")
+def _listed(peers: Sequence[PeerView], called: Callable[[PeerView], str] = _named, most: int = 3) -> str:
+    return "; ".join(map(called, peers[:most])) + (f" and {len(peers) - most} more" if len(peers) > most else "")
 
 
 def _behind(peer: PeerView) -> str:

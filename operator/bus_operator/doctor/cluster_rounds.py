@@ -79,10 +79,11 @@ async def of_cluster(
         place: Examined("BusDatabase", "/".join(place), database.CHECKS.examine(item)) for place, item in facts.items()
     }
     examined += databases.values()
+    gone = await asyncio.to_thread(_gone, client, looks.values(), [view.namespace for view in views])
     lost = {place for place in places if place not in looks and databases[place].out_of_reach}
     for view in views:
         place = (view.place.namespace or "", view.place.name) if view.place is not None else ("", "")
-        channel_facts = ChannelFacts(view, looks.get(place), release, out_of_reach=place in lost)
+        channel_facts = ChannelFacts(view, looks.get(place), release, place in lost, gone.get(view.namespace or "", ()))
         examined.append(examine_channel("BusChannel", f"{view.namespace}/{view.name}", channel_facts))
     complete = len(looks) == len(places)
     pod_facts = _pod_facts([*pods, *others], existing, looks.values() if complete else None, out_of_reach=bool(lost))
@@ -221,6 +222,24 @@ def _list_pods(client: ClusterClient, namespace: str | None, label_selector: str
         return list(client.rows(where, label_selector=label_selector))
     except SpecError:
         return []
+
+
+def _gone(
+    client: ClusterClient, looks: Iterable[DatabaseLook], namespaces: Collection[str | None]
+) -> dict[str, set[str]]:
+    """The pods whose peers may have ended and that are not there, by namespace; none where they may not be listed."""
+    silent: dict[str, set[str]] = {}
+    for look in looks:
+        for peer in look.peers:
+            namespace = (peer.owner or "").partition("/")[0]
+            if peer.host and peer.may_have_ended and peer.state != "Ok" and namespace in namespaces:
+                silent.setdefault(namespace, set()).add(peer.host)
+    for namespace, hosts in silent.items():
+        try:
+            hosts -= {body["metadata"]["name"] for _, body in client.rows(f"/api/v1/namespaces/{namespace}/pods")}
+        except BusError:
+            hosts.clear()
+    return silent
 
 
 def _databases(client: ClusterClient, namespace: str | None) -> dict[Place, dict[str, Any]]:

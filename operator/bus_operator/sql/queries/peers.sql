@@ -24,8 +24,16 @@ select
     extract(epoch from clock_timestamp() - p.last_seen)::double precision as silent_seconds,
     extract(epoch from c.peer_timeout)::double precision as timeout_seconds,
     p.last_seen > clock_timestamp() - c.peer_timeout as is_live,
-    p.redelivered, p.lost
+    p.redelivered, p.lost,
+    -- Since when there is a later process of its pod: one that joined when this one was not heard of any more.
+    case when p.name is null and p.host is not null
+        then extract(epoch from clock_timestamp() - nullif(greatest(p.last_seen, max(p.joined_at) over later), p.last_seen))
+    end::double precision as succeeded_seconds
 from head as c
 join pgmq_bus.peer as p on p.channel_id = c.id
 left join pgmq_bus.login as l on l.role = p.login::text and l.channel_id = c.id
+window later as (
+    partition by c.id, p.host, p.application, p.name order by p.joined_at, p.queue
+    rows between 1 following and unbounded following
+)
 order by c.name, p.name nulls last, p.host, p.joined_at
