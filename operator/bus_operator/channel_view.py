@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bus_operator import naming
 from bus_operator.status import find, timestamp
 
 if TYPE_CHECKING:  # the driver takes longer to import than a look at a cluster takes
@@ -70,6 +71,10 @@ class ChannelView:
     """When isolation was last verified."""
     created: str | None = None
     conditions: Sequence[Mapping[str, Any]] = field(default=())
+    secret: str | None = None
+    """Of the binding, as the BusChannel has it called."""
+    is_bound: bool = True
+    """Whether that was written already."""
 
     @property
     def is_healthy(self) -> bool:
@@ -130,6 +135,8 @@ def from_resource(body: Mapping[str, Any]) -> ChannelView:
         verified=status.get("lastVerifiedTime"),
         created=metadata.get("creationTimestamp"),
         conditions=status.get("conditions", ()),
+        secret=(spec.get("credentials") or {}).get("secretName") or naming.binding_secret(metadata["name"]),
+        is_bound="secretRef" in status,
     )
 
 

@@ -273,6 +273,24 @@ def test_pods_that_do_not_run(shop: Shop, diagnose: Diagnose) -> None:
     assert skipped[f"Pod {SHOP}/starts running"] == "the pod is Pending"
 
 
+def test_a_pod_that_waits_for_its_secret(shop: Shop, diagnose: Diagnose) -> None:
+    """Nothing is well of it, and what is wrong is its channel's."""
+    shop.channel("orders", condition("Ready", "False", "DatabaseNotFound", "no BusDatabase"), placed=False)
+    shop.channel("audit", condition("Ready", "False", "DatabaseNotFound", "no BusDatabase"), placed=False)
+    shop.kube.patch(f"{API}/buschannels/audit/status", {"status": {"secretRef": {"name": "audit-bus"}}})
+    for name in ("orders", "audit"):
+        shop.pod(name, status=crashing("ContainerCreating", "Pending"), channels=name, injected=name)
+    failures = {f"BusChannel {SHOP}/{name} ready": "DatabaseNotFound" for name in ("orders", "audit")}
+    assert diagnose() == failures
+    skipped = diagnose(skipped=True)
+    said = f"Secret orders-bus is not there yet: see BusChannel {SHOP}/orders"
+    assert skipped[f"Pod {SHOP}/orders binding"] == said
+    assert skipped[f"Pod {SHOP}/orders running"] == "because of binding"
+    assert f"Pod {SHOP}/audit binding" not in skipped
+    assert skipped[f"Pod {SHOP}/audit running"] == "the pod is ContainerCreating"
+    assert diagnose("pod/orders", skipped=True)[f"Pod {SHOP}/orders binding"] == said
+
+
 @on_one_version
 async def test_a_pod_in_which_nobody_joins(shop: Shop, diagnose: Diagnose, database: postgres.Database) -> None:
     """It is given time to: two minutes, which no test waits for."""

@@ -66,7 +66,7 @@ async def test_peers_come_from_the_database(
     namespace.put_secret("main-admin", {"uri": f"postgresql://u:hunter2@127.0.0.1:1/{database.name}"})
     _, said = busctl("peers", "orders", code=1)
     assert "peers are left out: ConnectionFailed: 127.0.0.1:1/" in said
-    assert "If it cannot be reached from here: kubectl exec -n " in said
+    assert "let it be reached? If it cannot be reached from here: kubectl exec -n " in said
     assert "hunter2" not in said
 
 

@@ -16,6 +16,7 @@ from error_codes import Codes
 
 from bus_operator.doctor import channel, cluster_rounds, database, findings, pod, rounds, webhook
 from bus_operator.doctor.pod import SETTLED, PodFacts
+from bus_operator.errors import SpecError, TransientError
 from bus_operator.obstacles import obstacles
 from bus_operator.peer_view import PeerView
 from bus_operator.pods import Pod
@@ -146,6 +147,21 @@ def test_whatever_it_can_find_is_a_case() -> None:
     missing = said - {code for found in CASES.values() for code, _, _ in found}
     assert sorted(missing) == []
     assert len(said) > 20
+
+
+def test_what_a_pods_service_account_may_not_see() -> None:
+    """The operator's, above all: in its pod the whole command is run that reaches the databases."""
+    refused = SpecError("deployments.apps is forbidden", reason="Forbidden")
+    facts = webhook.InjectionFacts(refused, refused, "shop", refused, is_pod=True)
+    (outcome,) = webhook.examine(facts)
+    assert outcome.title == "operator and webhook"
+    assert outcome.unseen is not None
+    assert "run busctl doctor with your own kubeconfig" in outcome.unseen
+    assert "forbidden" not in outcome.unseen
+    # What else is in the way is said.
+    lost = TransientError("the API server cannot answer now", reason="ApiUnavailable")
+    first, second = webhook.examine(replace(facts, injected=lost))
+    assert (first.unseen, second.unseen) == (outcome.unseen, str(lost))
 
 
 def test_a_pod_in_which_nobody_joins() -> None:

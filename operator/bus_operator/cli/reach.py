@@ -42,7 +42,8 @@ class Reach:
             return ""
         if self.source.client.access.is_pod:
             return ""
-        return f". If it cannot be reached from here: {cluster_databases.in_operator(self.source.client)}"
+        stop = "" if str(failure).endswith(("?", ".")) else "."
+        return f"{stop} If it cannot be reached from here: {cluster_databases.in_operator(self.source.client)}"
 
 
 def of_channel(source: Source, view: ChannelView) -> Reach:

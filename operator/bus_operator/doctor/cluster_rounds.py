@@ -59,9 +59,9 @@ async def of_cluster(
         asyncio.to_thread(_databases, client, within),
         asyncio.to_thread(_meant_pod, client, target),
     )
-    existing: dict[str, set[str]] = {}
+    existing: dict[str, dict[str, ChannelView]] = {}
     for view in views:
-        existing.setdefault(str(view.namespace), set()).add(str(view.name))
+        existing.setdefault(str(view.namespace), {})[str(view.name)] = view
     pods = [_Candidate.of(row, selection) for row in meant]
     views = _meant_channels(views, pods, target)
     places = {(view.place.namespace or "", view.place.name): None for view in views if view.place is not None}
@@ -74,7 +74,7 @@ async def of_cluster(
     )
     facts = dict(zip(places, found, strict=True))
     looks = {place: item.look for place, item in facts.items() if isinstance(item.look, DatabaseLook)}
-    examined = [Examined("Injection", "webhook", webhook.CHECKS.examine(injection))]
+    examined = [Examined("Injection", "webhook", webhook.examine(injection))]
     databases = {
         place: Examined("BusDatabase", "/".join(place), database.CHECKS.examine(item)) for place, item in facts.items()
     }
@@ -86,8 +86,14 @@ async def of_cluster(
         channel_facts = ChannelFacts(view, looks.get(place), release, place in lost, gone.get(view.namespace or "", ()))
         examined.append(examine_channel("BusChannel", f"{view.namespace}/{view.name}", channel_facts))
     complete = len(looks) == len(places)
-    pod_facts = _pod_facts([*pods, *others], existing, looks.values() if complete else None, out_of_reach=bool(lost))
-    return [*examined, *(Examined("Pod", "/".join(item.pod.key), pod.CHECKS.examine(item)) for item in pod_facts)]
+    pod_facts = _pod_facts([*pods, *others], existing, looks.values() if complete else None)
+    return [
+        *examined,
+        *(
+            Examined("Pod", "/".join(item.pod.key), pod.CHECKS.examine(replace(item, out_of_reach=bool(lost))))
+            for item in pod_facts
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -123,11 +129,7 @@ class _Candidate:
 
 
 def _pod_facts(
-    pods: Iterable[_Candidate],
-    existing: Mapping[str, Collection[str]],
-    looks: Iterable[DatabaseLook] | None,
-    *,
-    out_of_reach: bool,
+    pods: Iterable[_Candidate], existing: Mapping[str, Mapping[str, ChannelView]], looks: Iterable[DatabaseLook] | None
 ) -> Iterator[PodFacts]:
     now = datetime.now(UTC)
     by_host: dict[str, list[PeerView]] = {}
@@ -137,8 +139,11 @@ def _pod_facts(
     for item in pods:
         namespace, name = item.pod.key
         peers = by_host.get(name, []) if looks is not None else None
-        channels = existing.get(namespace, ())
-        yield PodFacts(item.pod, item.state, channels, peers, now, item.overlooked, out_of_reach)
+        channels = existing.get(namespace, {})
+        unbound = {
+            view.name or "": str(view.secret) for view in channels.values() if not (view.is_bound or view.is_healthy)
+        }
+        yield PodFacts(item.pod, item.state, channels, peers, now, item.overlooked, unbound)
 
 
 def _meant_channels(

@@ -1,8 +1,8 @@
 """A pod: whether it was given the bindings that it asks for, and uses them."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
@@ -31,6 +31,8 @@ class PodFacts:
     now: datetime
     overlooked: Sequence[str] = ()
     """The BusChannels that it asks for without the label, so that nobody looks at it."""
+    unbound: Mapping[str, str] = field(default_factory=dict)
+    """The BusChannels of its namespace that have no binding yet, with the Secret that they will write."""
     out_of_reach: bool = False
     """Whether from elsewhere, or with other rights, the peers could have been read."""
 
@@ -90,6 +92,13 @@ def _binding(facts: PodFacts) -> Iterator[Finding]:
             " the webhook cannot be reached, or before a BusChannel selects it: recreate it (kubectl delete pod, or"
             " kubectl rollout restart of what owns it)",
         )
+    elif waits := [name for name in facts.pod.channels if name in facts.unbound]:
+        # What keeps the operator from writing it is the channel's finding.
+        what = "; ".join(
+            f"Secret {facts.unbound[name]} is not there yet: see BusChannel {facts.pod.namespace}/{name}"
+            for name in waits
+        )
+        raise UnseenError(what)
 
 
 @CHECKS.check("runtime", "request")

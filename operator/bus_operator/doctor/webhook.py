@@ -4,13 +4,13 @@ import base64
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from bus_operator.cluster_client import ClusterClient
-from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, Outcome, OutOfReachError, UnseenError
 from bus_operator.errors import BusError, NotFoundError
 from bus_operator.injection import INJECTED_ANNOTATION
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
@@ -35,6 +35,8 @@ class InjectionFacts:
     """What the webhook serves, in PEM; None where that is in no Secret of ours."""
     handshake: OSError | None = None
     """What came of connecting to it, where it has a URL that is reached from here."""
+    is_pod: bool = False
+    """Whether it is asked as a pod's service account, which has the rights for its own work only."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -53,15 +55,15 @@ def gather(client: ClusterClient, namespace: str) -> InjectionFacts:
         webhook: Mapping[str, Any] | BusError | None = _find(client)
     except BusError as exc:
         webhook = exc
-    injected = _is_injected(client, namespace)
-    if injected is True or not isinstance(webhook, Mapping):
-        return InjectionFacts(deployments, webhook, namespace, injected)
+    facts = InjectionFacts(
+        deployments, webhook, namespace, _is_injected(client, namespace), is_pod=client.access.is_pod
+    )
+    if facts.injected is True or not isinstance(webhook, Mapping):
+        return facts
     service = webhook["clientConfig"].get("service")
     if service is None:
-        return InjectionFacts(
-            deployments, webhook, namespace, injected, handshake=_shake_hands(webhook["clientConfig"])
-        )
-    return InjectionFacts(deployments, webhook, namespace, injected, certificate=_certificate(client, service))
+        return replace(facts, handshake=_shake_hands(webhook["clientConfig"]))
+    return replace(facts, certificate=_certificate(client, service))
 
 
 def _find(client: ClusterClient) -> Mapping[str, Any] | None:
@@ -128,11 +130,19 @@ def _shake_hands(config: Mapping[str, Any]) -> OSError | None:
 CHECKS: Checks[InjectionFacts] = Checks()
 
 
+def examine(facts: InjectionFacts) -> list[Outcome]:
+    """What the checks find; one outcome where the same is in the way of all of them."""
+    outcomes = CHECKS.examine(facts)
+    if outcomes[0].unseen and len({outcome.unseen for outcome in outcomes}) == 1:
+        return [replace(outcomes[0], title=" and ".join(outcome.title for outcome in outcomes))]
+    return outcomes
+
+
 @CHECKS.check("operator")
 def _operator(facts: InjectionFacts) -> Iterator[Finding]:
     """Not there, or none of its pods is ready."""
     if isinstance(facts.deployments, BusError):
-        raise OutOfReachError(str(facts.deployments))
+        raise OutOfReachError(_unseen(facts.deployments, facts))
     if not facts.deployments:
         raise UnseenError(f"no Deployment has the label {_SELECTOR}")
     for deployment in facts.deployments:
@@ -158,7 +168,7 @@ def _webhook(facts: InjectionFacts) -> Iterator[Finding]:
         )
         return
     if isinstance(facts.injected, BusError):
-        raise OutOfReachError(str(facts.injected))
+        raise OutOfReachError(_unseen(facts.injected, facts))
     if isinstance(facts.webhook, Mapping) and not _covers(facts.webhook, facts.namespace):
         raise UnseenError(
             f"it is not asked about pods of namespace {facts.namespace}: see scope.namespaces of the chart"
@@ -178,6 +188,12 @@ def _webhook(facts: InjectionFacts) -> Iterator[Finding]:
         f"pods that ask get no binding: the API server does not reach the webhook, or does not trust it{why}. Are the"
         " operator's pods ready, and does a NetworkPolicy let the API server's machines reach them?",
     )
+
+
+def _unseen(error: BusError, facts: InjectionFacts) -> str:
+    if facts.is_pod and error.reason == "Forbidden":
+        return "a pod's service account may not see it: run busctl doctor with your own kubeconfig for this"
+    return str(error)
 
 
 def _covers(webhook: Mapping[str, Any], namespace: str) -> bool:
