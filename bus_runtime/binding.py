@@ -31,8 +31,9 @@ _ATTEMPTS = 50
 
 _HOW_TO_ASK = (
     'in Kubernetes, label the pod pgmqbus.dev/inject: "true" and annotate it with '
-    'pgmqbus.dev/channels: "<BusChannel>" (a pod that existed before must be recreated); elsewhere, '
-    f"write a binding with busctl apply --bindings DIR and set {ROOT_VARIABLE}=DIR"
+    'pgmqbus.dev/channels: "<BusChannel>" (a pod that existed before must be recreated); elsewhere, start the program '
+    "with busctl dev -f FILE -- COMMAND, or write a binding with busctl apply --bindings DIR and set "
+    f"{ROOT_VARIABLE}=DIR"
 )
 
 
@@ -144,10 +145,7 @@ def find_binding(name: str | None = None, *, root: str | Path | None = None) -> 
         raise BindingError(f"{root} (from {ROOT_VARIABLE}) is not a directory: {_HOW_TO_ASK}", code=BINDING_NOT_FOUND)
     if name is not None:
         if not _is_below(root, name):
-            raise BindingError(
-                f"{root} has no binding {name!r}, it has {_names(_bindings(root))}: {_HOW_TO_ASK}",
-                code=BINDING_NOT_FOUND,
-            )
+            raise BindingError(_no_such(root, name), code=BINDING_NOT_FOUND)
         return read_binding(root / name)
     found = _bindings(root)
     if not found:
@@ -183,6 +181,15 @@ def read_binding(directory: Path) -> Binding:
         stamp=stamp,
         authority=files.get("ca.crt"),
     )
+
+
+def _no_such(root: Path, name: str) -> str:
+    """What to say of a name that is asked for; of others, where there are any, it is most often a misspelling."""
+    missing = f"{root} has no binding {name!r}"
+    if not (others := [directory.name for directory in _bindings(root)]):
+        return f"{missing}, and no other: {_HOW_TO_ASK}"
+    calls = " or ".join(f'from_binding("{other}")' for other in others)
+    return f"{missing}, but one for {', '.join(others)}: {calls}"
 
 
 def _is_below(root: Path, name: str) -> bool:

@@ -258,8 +258,18 @@ def test_data_that_is_kept(project: Path) -> None:
 
 def test_without_workers(project: Path) -> None:
     """The server and the channels are there for whoever is started elsewhere; a command that is none says so."""
+    others = ("apps/v1", "Deployment"), ("pgmqbus.dev/v1alpha1", "BusDatabase")
+    spec = "{connectionSecretRef: {name: admin}}"
+    (project / "more.yaml").write_text(
+        "\n---\n".join(
+            f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: hello}}\nspec: {spec}" for version, kind in others
+        )
+    )
     with busctl_run(project, "dev", "-n", "shop") as run:
         run.until("SERVICE_BINDING_ROOT=.busctl/bindings")
+        assert "Deployment/hello in more.yaml is left out: busctl dev makes channels only\n" in run.output
+        assert "BusDatabase/hello in more.yaml only spec.shards is used: the server is busctl dev's own\n" in run.output
+        assert "--database" not in run.output
         uri = (project / ".busctl" / "bindings" / "orders" / "uri").read_text()
 
         async def join() -> None:

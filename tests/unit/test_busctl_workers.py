@@ -120,6 +120,14 @@ async def test_what_cannot_be_started(worker: MakeWorker, told: list[str], progr
     assert told == [f"cannot be started: {told[0].split(': ')[1]}: {program}"]
 
 
+async def test_what_only_a_shell_would_start(worker: MakeWorker, told: list[str]) -> None:
+    running = worker("", arguments=("GREET=1", "python", "x y.py"))
+    await running.start()
+    assert told == [
+        "cannot be started: No such file or directory: GREET=1; no shell runs it: env GREET=1 python 'x y.py'"
+    ]
+
+
 def test_a_folder_is_used_by_one_at_a_time(space: Workspace) -> None:
     with (
         pytest.raises(StartError, match=rf"already \(process {os.getpid()}\)"),

@@ -75,8 +75,8 @@ def test_trailing_newlines_do_not_count(tmp_path: Path) -> None:
     [
         (None, {"type": "redis"}, "has no binding of type pgmqbus"),
         ("orders", {"type": "redis"}, "is of type 'redis', not 'pgmqbus'"),
-        ("audit", {}, r"has no binding 'audit', it has orders: in Kubernetes, label the pod"),
-        ("..", {}, r"has no binding '..', it has orders"),
+        ("audit", {}, r"has no binding 'audit', but one for orders: from_binding\(\"orders\"\) \[BindingNotFound\]$"),
+        ("..", {}, r"has no binding '..', but one for orders"),
         ("x" * 300, {}, r"has no binding 'xxx"),
         ("orders", {"type": None}, "has no 'type', it has channel, generation, provider, uri"),
         (None, {"channel": None}, "has no 'channel'"),
@@ -107,6 +107,10 @@ def test_what_is_said_without_any_binding(tmp_path: Path, monkeypatch: pytest.Mo
         find_binding()
     with pytest.raises(BindingError, match="is not a directory"):
         find_binding(root=tmp_path / "nowhere")
+    with pytest.raises(
+        BindingError, match=r"has no binding 'audit', and no other: in Kubernetes, label.* busctl dev -f"
+    ):
+        find_binding("audit", root=tmp_path)
     with pytest.raises(BindingError, match="has no binding of type pgmqbus"):
         find_binding(root=tmp_path)
 

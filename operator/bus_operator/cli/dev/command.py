@@ -87,8 +87,10 @@ def dev(
         grace=grace,
     )
     found = files.manifests(wanted, namespace)
-    for note in found.notes:
-        click.echo(printable(note), err=True)
+    for database in found.databases:
+        click.echo(printable(f"of {database.where} only spec.shards is used: the server is busctl dev's own"), err=True)
+    for what in found.skipped:
+        click.echo(printable(f"{what} is left out: busctl dev makes channels only"), err=True)
     with workspace.opened(Path(FOLDER).absolute(), keep=keep) as space:
         status = asyncio.run(session.run(settings, space, found))
     sys.exit(status)

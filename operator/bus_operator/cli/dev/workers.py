@@ -23,6 +23,9 @@ _TICK = 0.05
 _LAST_WORDS = 1.0
 """Seconds for what was printed and not yet read."""
 
+_ASSIGNMENT = re.compile(r"\w+=")
+"""What a shell takes for a variable of the command that follows."""
+
 Print = Callable[[str, str, bool], Awaitable[None]]
 """Takes a worker's name, a line of what it printed, and whether that was to standard error."""
 
@@ -140,7 +143,9 @@ class Worker:
             )
         except OSError as exc:
             self.status = 127 if isinstance(exc, FileNotFoundError) else 126
-            self._tell(self.command.name, f"cannot be started: {exc.strerror}: {self.command.arguments[0]}")
+            program = self.command.arguments[0]
+            hint = f"; no shell runs it: env {shlex.join(self.command.arguments)}" if _ASSIGNMENT.match(program) else ""
+            self._tell(self.command.name, f"cannot be started: {exc.strerror}: {program}{hint}")
             for output in outputs:
                 output.close()
             return
