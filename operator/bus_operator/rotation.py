@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from bus_operator import tallies, verification
-from bus_operator.actions import DropLogin, IssueCredential, WarnOfLogin
+from bus_operator.actions import Cause, DropLogin, IssueCredential, WarnOfLogin
 from bus_operator.catalog import LoginUser, ObservedChannel
 from bus_operator.database import Endpoint
 from bus_operator.errors import BusError
@@ -95,7 +95,8 @@ class Rotation:
             match action:
                 case IssueCredential(generation, cause=cause) if cause is not None:
                     tallies.rotated(cause)
-                    message = f"credential generation {generation}: {cause}; {self._verified}"
+                    why = "the first" if generation == 1 and cause is Cause.SECRET_MISSING else cause
+                    message = f"credential generation {generation}: {why}; {self._verified}"
                     await reporter.tell(self._resource, warning=False, reason="CredentialRotated", message=message)
                 case WarnOfLogin(role):
                     tallies.old_credential_used()

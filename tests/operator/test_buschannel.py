@@ -217,6 +217,8 @@ async def test_secret_access_denied(world: World, namespace: Namespace) -> None:
     assert channel.condition("CredentialsCurrent")["status"] == "False"
     other.bind_secrets_role()
     channel.wait_ready()
+    told = channel.wait_event("Normal", "CredentialRotated")
+    assert told.startswith("credential generation 1: the first; verified at"), "there was none to rotate"
 
 
 async def test_nothing_is_written_when_nothing_changed(world: World, namespace: Namespace) -> None:
