@@ -113,8 +113,8 @@ class DatabaseReconciler:
         try:
             conditions = await self._probe(resource, access, known, fields)
         except BusError as exc:
-            known.failure = exc
-            conditions = _failed(exc, known.admin)
+            known.failure = failure = _with_place(exc, resource)
+            conditions = _failed(failure, known.admin)
         before, access.known = access.known, known
         waiting = access.breaker.decide(known.failure if known.shards is None else None)
         if known.shards is not None:
@@ -348,6 +348,17 @@ def _differs(channel: Resource, counts: ChannelCounts) -> bool:
 
 def _reached(admin: AdminConnection) -> Condition:
     return Condition.true("Reachable", "Connected", f"connected to {admin.endpoint} as {admin.username}")
+
+
+def _with_place(failure: BusError, resource: Resource) -> BusError:
+    """Says of a credential that is refused where it is from, as only who was told by a BusDatabase knows."""
+    if not isinstance(failure, AuthenticationFailedError):
+        return failure
+    reference = resource.database_spec().connection_secret_ref
+    return AuthenticationFailedError(
+        f"{failure} They are in Secret {resource.namespace}/{reference.name}, key {reference.key!r} or username and"
+        " password: a correction is noticed at once."
+    )
 
 
 def _failed(failure: BusError, admin: AdminConnection | None) -> list[Condition]:

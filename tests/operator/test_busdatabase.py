@@ -105,7 +105,8 @@ async def test_authentication_failed(world: World, namespace: Namespace) -> None
     condition = database.wait_for("AuthenticationFailed")
     assert condition["message"] == (
         f"127.0.0.1:{world.server.port}/{created.name} refuses the administrator's credential: password authentication"
-        ' failed for user "postgres". Check its user and password.'
+        f' failed for user "postgres". Check its user and password. They are in Secret {namespace.name}/main-admin, key'
+        " 'uri' or username and password: a correction is noticed at once."
     )
     assert database.condition("Reachable")["reason"] == "AuthenticationFailed"
     assert MARKER not in str(database.get())
