@@ -354,7 +354,9 @@ class Kube:
         return _translated(
             f"Secret {namespace}/{name}",
             forbidden=(
-                f"the operator may not use Secrets in namespace {namespace}. Allow it with: kubectl create rolebinding"
+                # Before the command, which is copied up to the end.
+                f"the operator may not use Secrets in namespace {namespace}, and tries again every resyncSeconds, a"
+                " minute unless it was set otherwise. Allow it with: kubectl create rolebinding"
                 f" {self._secrets_role} --namespace {namespace} --clusterrole={self._secrets_role}"
                 f" --serviceaccount={account_namespace}:{account}"
             ),

@@ -215,7 +215,10 @@ async def test_secret_access_denied(world: World, apiserver: Path) -> None:
         f"kubectl create rolebinding {SECRETS_ROLE} --namespace {namespace.name} --clusterrole={SECRETS_ROLE}"
         f" --serviceaccount={RELEASE_NAMESPACE}:{RELEASE}"
     )
-    assert message == f"the operator may not use Secrets in namespace {namespace.name}. Allow it with: {command}"
+    assert message == (
+        f"the operator may not use Secrets in namespace {namespace.name}, and tries again every resyncSeconds, a minute"
+        f" unless it was set otherwise. Allow it with: {command}"
+    )
     kubectl = cache_directory() / "bin" / "kubectl"
     subprocess.run(
         [kubectl, "--kubeconfig", apiserver, *command.split()[1:]], check=True, capture_output=True, timeout=30
