@@ -344,14 +344,14 @@ def test_what_a_class_declares_is_checked_by_pydantic_and_post_init_only(
 def test_a_class_of_the_same_name_in_another_module_is_named() -> None:
     """As where one process runs the module that another one imports."""
     serializer = JSONMessageSerializer()
-    for known in ("__main__.Parcel", "billing.Parcel", "a.NoParcel", "Parcel.b"):
-        serializer.register_type(type("Parcel", (), {}), known)
+    for known in ("__main__.Oddment", "billing.Oddment", "a.NoOddment", "Oddment.b"):
+        serializer.register_type(type("Oddment", (), {}), known)
     refusal = (
-        "message type 'shop.Parcel' is not registered in this process; this process knows '__main__.Parcel' and"
-        " 'billing.Parcel': import the class from one module on both sides [UnknownType]"
+        "message type 'shop.Oddment' is not registered in this process; this process knows '__main__.Oddment' and"
+        " 'billing.Oddment': import the class from one module on both sides [UnknownType]"
     )
     with pytest.raises(UnknownTypeError) as caught:
-        serializer.deserialize(typed("shop.Parcel", {"source": "x"}).encode())
+        serializer.deserialize(typed("shop.Oddment", {"source": "x"}).encode())
     assert str(caught.value) == refusal
     # Also those that are known to all of the process.
     with pytest.raises(UnknownTypeError, match=r"this process knows 'pipecat\.bus\.messages\.BusEndMessage': import"):
