@@ -105,7 +105,7 @@ def mount_again(mounted: Path) -> None:
     """After `lose_power`: with what is on the disk.
 
     Raises:
-        RuntimeError: Somebody has files open there and does not end.
+        RuntimeError: Somebody has files open there and does not end, or has a copy of the mount in a namespace.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -118,7 +118,27 @@ def mount_again(mounted: Path) -> None:
             time.sleep(0.05)
         else:
             break
-    _run("mount", "-o", "loop", mounted.with_name("image"), mounted, what="a file system of its own")
+    image = mounted.with_name("image")
+    # Whoever made a mount namespace meanwhile keeps it alive, and mounting would give the same dead one again.
+    while _is_attached(image):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{image} is mounted in another namespace, which does not end")
+        time.sleep(0.05)
+    _run("mount", "-o", "loop", image, mounted, what="a file system of its own")
+
+
+def _is_attached(image: Path) -> bool:
+    """Whether a loop device has it, which it does for as long as it is mounted anywhere."""
+    backing = Path("/sys/block").glob("loop*/loop/backing_file")
+    return any(_text_of(file) == str(image) for file in backing)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        # Detached between being found and being read.
+        return ""
 
 
 class Wall:

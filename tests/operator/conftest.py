@@ -32,7 +32,8 @@ def operator(
     """The operator's process; tests that end it start it again."""
     assert definitions
     kubeconfig = install_chart(kube, tmp_path_factory.mktemp("operator"))
-    process = Operator(kubeconfig, kubeconfig.parent / "log")
+    # The canary would write to a resource on which a test lets nobody write; those about it start an operator for it.
+    process = Operator(kubeconfig, kubeconfig.parent / "log", BUS_CANARY_SECONDS="3600")
     process.start()
     yield process
     process.kill()

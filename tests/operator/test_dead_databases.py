@@ -1,6 +1,7 @@
 """Databases that are down, hang, or merely lose a session: one probe asks, the channels wait, nobody else notices."""
 
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import postgres
@@ -25,8 +26,10 @@ async def behind(
     return namespace.database(uri._replace(netloc=address).geturl(), name)
 
 
-def versions(*resources: Ref) -> list[str]:
-    return [resource.get()["metadata"]["resourceVersion"] for resource in resources]
+def versions(*resources: Ref) -> list[tuple[str, Any]]:
+    """With what they say, so that a failure tells what was written."""
+    found = [resource.get() for resource in resources]
+    return [(resource["metadata"]["resourceVersion"], resource["status"]) for resource in found]
 
 
 @pytest.mark.parametrize("mode", [CLOSED, SILENT])

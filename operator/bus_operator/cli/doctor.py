@@ -171,7 +171,5 @@ def _show_one(item: "Examined") -> None:
         for finding in outcome.findings:
             state = "advice" if finding.advice else "failed"
             code = (finding.code, STYLES[state])
-            out.print_pieces(
-                *("  ", (MARKS[state], STYLES[state]), title, code, f": {finding.message} ", (finding.explain, "dim")),
-                indent=6,
-            )
+            said, more = f": {finding.message} ", f"({finding.explain})"
+            out.print_pieces("  ", (MARKS[state], STYLES[state]), title, code, said, (more, "dim"), indent=6)
