@@ -490,6 +490,16 @@ async def webhook(kube: KubeClient, age: timedelta, *, listens: bool = True, ser
     kube.delete(f"{WEBHOOKS}/{NAME}")
     if listens:
         await server.stop()
+        # One that is amid a handshake is not the server's yet: it has to end before the event loop does.
+        async with asyncio.timeout(60):
+            while is_connected(port):
+                await asyncio.sleep(0.01)
+
+
+def is_connected(port: int) -> bool:
+    """Whether this end of a connection to the port is open: see proc_net_tcp(5), ESTABLISHED and CLOSE_WAIT."""
+    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(f":{port:04X}") and state in ("01", "08") for _, local, _, state, *_ in lines)
 
 
 @pytest.mark.parametrize(
