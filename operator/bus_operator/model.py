@@ -87,12 +87,11 @@ def _number(value: object) -> object:
 
 Int = Annotated[int, BeforeValidator(_number)]
 
-_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 """A DNS name, or an IPv6 address: two colons at least, so that `host:port` is none."""
 
 _LabelValue = Annotated[str, Field(max_length=63)]
-SecretName = Annotated[str, Field(pattern=f"^{_SUBDOMAIN}$", max_length=253)]
+SecretName = Annotated[str, Field(pattern=f"^{naming.SUBDOMAIN}$", max_length=253)]
 _SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 
 
@@ -224,8 +223,8 @@ class DatabaseSpec(_Spec):
 class DatabaseRef(_Spec):
     """`databaseRef`: a BusDatabase, of the same namespace when none is named."""
 
-    name: Annotated[str, Field(pattern=f"^{_SUBDOMAIN}$", max_length=63)]
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
+    name: Annotated[str, Field(pattern=f"^{naming.SUBDOMAIN}$", max_length=naming.LONGEST_NAME)]
+    namespace: Annotated[str, Field(pattern=f"^{naming.LABEL}$", max_length=naming.LONGEST_NAME)] | None = None
 
 
 _BIGINT = 2**63 - 1

@@ -4,8 +4,10 @@ Roles and relations can be listed by every login of a server, so none of their n
 random, and the private registry says which channel they belong to.
 """
 
+import re
 import secrets
 from dataclasses import dataclass
+from typing import TypeGuard
 
 GROUP = "pgmqbus.dev"
 VERSION = "v1alpha1"
@@ -19,6 +21,26 @@ OWNER_ROLE = "pgmq_bus_owner"
 
 CLIENT_ROLE = "pgmq_bus_client"
 """NOLOGIN group that may execute the public functions; every channel's role is a member."""
+
+
+LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
+"""What Kubernetes accepts as a name: of a namespace, and of most other objects."""
+
+LONGEST_NAME = 63
+"""Of a namespace, and by a rule of the definitions of a BusDatabase and of a BusChannel."""
+
+_NAMESPACE, _CHANNEL = re.compile(LABEL), re.compile(SUBDOMAIN)
+
+
+def is_namespace(value: object) -> TypeGuard[str]:
+    """Whether the API server accepts it as the name of a namespace."""
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and _NAMESPACE.fullmatch(value) is not None
+
+
+def is_channel(value: object) -> TypeGuard[str]:
+    """Whether the API server accepts it as the name of a BusChannel."""
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and _CHANNEL.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)

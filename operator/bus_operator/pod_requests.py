@@ -10,10 +10,11 @@ anything else                        nothing: it has opted out
 A pod that is seen at all gets bus_runtime as well if another annotation, inject-runtime, says "true".
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from bus_operator.naming import LONGEST_NAME, is_channel
 
 LABEL = "pgmqbus.dev/inject"
 CHANNELS_ANNOTATION = "pgmqbus.dev/channels"
@@ -24,9 +25,6 @@ WEBHOOK_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookc
 """Where the configuration that it is in is kept."""
 MAX_CHANNELS = 100
 """Channels that one pod may ask for: bounds the work that a single admission request can cause."""
-
-_MAX_NAME = 63
-_BUS_CHANNEL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
 class MalformedPodError(ValueError):
@@ -92,12 +90,12 @@ def _channels(pod: Mapping[str, Any], selecting: Sequence[str], *, asked: bool) 
         return Request(
             warnings=(f"label {LABEL} is set but no BusChannel is named: add an annotation such as {example}",)
         )
-    good = [name for name in named if _is_bus_channel_name(name)]
+    good = [name for name in named if is_channel(name)]
     warnings = []
-    if bad := [name for name in named if not _is_bus_channel_name(name)]:
+    if bad := [name for name in named if not is_channel(name)]:
         warnings.append(
             f"annotation {CHANNELS_ANNOTATION}: skipped {shown(bad)}: a BusChannel name has at most"
-            f" {_MAX_NAME} lower case letters, digits, '-' and '.'"
+            f" {LONGEST_NAME} lower case letters, digits, '-' and '.'"
         )
     if len(good) > MAX_CHANNELS:
         warnings.append(f"annotation {CHANNELS_ANNOTATION}: only the first {MAX_CHANNELS} of {len(good)} are injected")
@@ -123,10 +121,6 @@ def shown(names: Sequence[str], most: int = 3) -> str:
     """Names for a warning, quoted and shortened: the API server cuts long warnings."""
     text = ", ".join(repr(name if len(name) <= 32 else f"{name[:31]}…") for name in names[:most])
     return text if len(names) <= most else f"{text} and {len(names) - most} more"
-
-
-def _is_bus_channel_name(name: str) -> bool:
-    return len(name) <= _MAX_NAME and _BUS_CHANNEL_NAME.fullmatch(name) is not None
 
 
 def mapping(parent: Mapping[str, Any], key: str, pointer: str) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ Pods hold credentials in their environment: only names of pods, namespaces and c
 import asyncio
 import base64
 import logging
-import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,9 +40,6 @@ LOOKUP_TIMEOUT_SECONDS = 2.0
 """Twice this is well under the webhook's timeoutSeconds: slow look-ups must leave time for the answer."""
 
 _API_VERSION = "admission.k8s.io/v1"
-
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""What the API server accepts as a namespace's name. Others may write here as well, and it becomes part of a path."""
 
 _LONGEST_NAME = 253
 
@@ -139,7 +135,8 @@ class _PodWebhook:
             raise _MalformedReviewError("request.object is not an object")
         # The pod's own namespace may still be empty here.
         namespace = _string(request, "namespace")
-        if not _NAMESPACE.fullmatch(namespace):
+        # Not only the API server may write here, and it becomes part of a path.
+        if not naming.is_namespace(namespace):
             raise _MalformedReviewError("request.namespace is not the name of a namespace")
 
         selecting, selection_warnings = await self._selecting(namespace, pod)

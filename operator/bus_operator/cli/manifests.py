@@ -1,23 +1,16 @@
 """Reads manifests from files, as `kubectl apply -f` takes them."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, TypeGuard, TypeVar
+from typing import IO, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from bus_operator import naming
 from bus_operator.actions import DesiredChannel
 from bus_operator.errors import SpecError
 from bus_operator.model import GROUP, VERSION, ChannelSpec, DatabaseSpec, Uid, describe
-
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NAMESPACE = re.compile(_LABEL)
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-"""What the API server accepts as the name of a BusChannel; by a rule of the definition, as short as a namespace's."""
-
-_LONGEST_NAME = 63
 
 _LONGEST_SHOWN = 100
 
@@ -175,15 +168,15 @@ def _channel(file: str, document: dict[str, Any], default_namespace: str) -> Man
     metadata = _metadata(document)
     name, namespace = metadata["name"], metadata.get("namespace") or default_namespace
     # Not for form's sake: the name becomes that of a directory.
-    if not _is_name(name, _NAME):
+    if not naming.is_channel(name):
         raise SpecError(
             f"{file}: metadata.name {_shown(name, '?')!r} must be lower-case letters, digits, '-' and '.', at most"
-            f" {_LONGEST_NAME}, each part beginning and ending with a letter or digit"
+            f" {naming.LONGEST_NAME}, each part beginning and ending with a letter or digit"
         )
-    if not _is_name(namespace, _NAMESPACE):
+    if not naming.is_namespace(namespace):
         raise SpecError(
             f"{file}: metadata.namespace {_shown(namespace, '?')!r} must be lower-case letters, digits and '-', at most"
-            f" {_LONGEST_NAME}, beginning and ending with a letter or digit"
+            f" {naming.LONGEST_NAME}, beginning and ending with a letter or digit"
         )
     return Manifest(namespace, name, spec, document)
 
@@ -202,7 +195,3 @@ def _spec(file: str, document: dict[str, Any], model: type[_Spec]) -> _Spec:
         return model.model_validate({} if spec is None else spec)
     except ValidationError as exc:
         raise SpecError(f"{file}: {kind} {_shown(name, '?')}: {describe(exc)}") from exc
-
-
-def _is_name(value: object, pattern: re.Pattern[str]) -> TypeGuard[str]:
-    return isinstance(value, str) and len(value) <= _LONGEST_NAME and pattern.fullmatch(value) is not None
