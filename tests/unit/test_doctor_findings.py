@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bus_operator.doctor.findings import Checks, Examined, Finding, OutOfReachError, UnseenError
+from bus_operator.doctor.findings import Checks, Examined, Finding, UnseenError
 
 CHECKS: Checks[set[str]] = Checks()
 
@@ -16,7 +16,7 @@ def _connection(broken: set[str]) -> Iterator[Finding]:
 @CHECKS.check("rights", "connection")
 def _rights(broken: set[str]) -> Iterator[Finding]:
     if "rights" in broken:
-        raise OutOfReachError("you may not read the Secret")
+        raise UnseenError("you may not read the Secret", out_of_reach=True)
     if "new" in broken:
         raise UnseenError("there is nothing yet")
     yield Finding("VersionSkew", "it could be better", advice=True)

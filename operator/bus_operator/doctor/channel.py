@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from bus_operator.channel_view import ChannelView, brief_age
 from bus_operator.doctor.database import DatabaseLook, key_of, of_conditions
-from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.peer_view import STALLED_SECONDS, PeerView
 
 
@@ -33,7 +33,7 @@ class ChannelFacts:
     def peers(self) -> Sequence[PeerView]:
         """Those of the channel. Raises UnseenError."""
         if self.look is None or self.look.schema_version is None:
-            raise (OutOfReachError if self.out_of_reach else UnseenError)("its database could not be looked into")
+            raise UnseenError("its database could not be looked into", out_of_reach=self.out_of_reach)
         return self.look.peers_by_channel.get(self.view.channel or "", ())
 
     def is_gone(self, peer: PeerView) -> bool:

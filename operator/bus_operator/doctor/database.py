@@ -12,7 +12,7 @@ from bus_operator import catalog, channel_reader, channel_view, drift_look, nami
 from bus_operator.catalog import ObservedDatabase
 from bus_operator.channel_view import ChannelView, Place
 from bus_operator.database import AdminConnection, connect_to_read
-from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.drift import Difference, Repair, summary
 from bus_operator.errors import BusError, ConnectionFailedError, InsufficientPrivilegeError, TransientError
 from bus_operator.obstacles import obstacles
@@ -242,12 +242,13 @@ def _connection(facts: DatabaseFacts) -> Iterator[Finding]:
     """Down, refusing, a wrong password, no connection left."""
     if isinstance(facts.admin, BusError):
         may_elsewhere = facts.admin.reason == "Forbidden" or isinstance(facts.admin, TransientError)
-        raise (OutOfReachError if may_elsewhere else UnseenError)(str(facts.admin))
+        raise UnseenError(str(facts.admin), out_of_reach=may_elsewhere)
     if not isinstance(facts.look, BusError):
         return
     if isinstance(facts.look, ConnectionFailedError) and _is_reached_by_operator(facts):
         # Databases need not be reachable from where people sit.
-        raise OutOfReachError(f"{facts.look} The operator reaches it{f': {facts.hint}' if facts.hint else ''}")
+        hint = f": {facts.hint}" if facts.hint else ""
+        raise UnseenError(f"{facts.look} The operator reaches it{hint}", out_of_reach=True)
     yield Finding(facts.look.reason, str(facts.look))
 
 
@@ -279,9 +280,9 @@ def _pooler(facts: DatabaseFacts) -> Iterator[Finding]:
 def _client_endpoint(facts: DatabaseFacts) -> Iterator[Finding]:
     """What pods connect to, if that is something else: in transaction mode it serves them, and less well."""
     if isinstance(facts.pooled_for_clients, BusError):
-        lost = isinstance(facts.pooled_for_clients, ConnectionFailedError)
-        raise (OutOfReachError if lost else UnseenError)(
-            f"from here and as the administrator: {facts.pooled_for_clients}"
+        raise UnseenError(
+            f"from here and as the administrator: {facts.pooled_for_clients}",
+            out_of_reach=isinstance(facts.pooled_for_clients, ConnectionFailedError),
         )
     if facts.pooled_for_clients:
         yield Finding(

@@ -31,11 +31,16 @@ class Finding:
 
 
 class UnseenError(Exception):
-    """A check cannot be made; the text says what is in the way."""
+    """A check cannot be made; the text says what is in the way.
 
+    Args:
+        reason: That text.
+        out_of_reach: Whether it cannot be made from here, or by this user; elsewhere, or by another, it can.
+    """
 
-class OutOfReachError(UnseenError):
-    """It cannot be made from here, or by this user; elsewhere, or by another, it can."""
+    def __init__(self, reason: str, *, out_of_reach: bool = False) -> None:
+        super().__init__(reason)
+        self.out_of_reach = out_of_reach
 
 
 @dataclass(frozen=True)
@@ -145,4 +150,4 @@ def _made(check: _Check[Facts], facts: Facts) -> Outcome:
     try:
         return Outcome(check.title, tuple(check.run(facts)))
     except UnseenError as exc:
-        return Outcome(check.title, unseen=str(exc), out_of_reach=isinstance(exc, OutOfReachError))
+        return Outcome(check.title, unseen=str(exc), out_of_reach=exc.out_of_reach)

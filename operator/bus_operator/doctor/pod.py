@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bus_operator.doctor.findings import Checks, Finding, OutOfReachError, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, UnseenError
 from bus_operator.peer_view import PeerView
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, shown
 from bus_operator.pods import Pod, without_runtime
@@ -50,9 +50,7 @@ class PodFacts:
     def known_peers(self) -> list[PeerView]:
         """With those that are not heard of any more, of a former process or of a former pod of its name."""
         if self.peers is None:
-            raise (OutOfReachError if self.out_of_reach else UnseenError)(
-                "the databases of its channels could not be looked into"
-            )
+            raise UnseenError("the databases of its channels could not be looked into", out_of_reach=self.out_of_reach)
         owners = {f"{self.pod.namespace}/{name}" for name in self.pod.channels}
         return [peer for peer in self.peers if peer.is_live and peer.host == self.pod.name and peer.owner in owners]
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bus_operator.cluster_client import ClusterClient
-from bus_operator.doctor.findings import Checks, Finding, Outcome, OutOfReachError, UnseenError
+from bus_operator.doctor.findings import Checks, Finding, Outcome, UnseenError
 from bus_operator.errors import BusError, NotFoundError
 from bus_operator.injection import INJECTED_ANNOTATION
 from bus_operator.pod_requests import CHANNELS_ANNOTATION, LABEL, WEBHOOK, WEBHOOK_CONFIGURATIONS
@@ -142,7 +142,7 @@ def examine(facts: InjectionFacts) -> list[Outcome]:
 def _operator(facts: InjectionFacts) -> Iterator[Finding]:
     """Not there, or none of its pods is ready."""
     if isinstance(facts.deployments, BusError):
-        raise OutOfReachError(_unseen(facts.deployments, facts))
+        raise UnseenError(_unseen(facts.deployments, facts), out_of_reach=True)
     if not facts.deployments:
         raise UnseenError(f"no Deployment has the label {_SELECTOR}")
     for deployment in facts.deployments:
@@ -168,7 +168,7 @@ def _webhook(facts: InjectionFacts) -> Iterator[Finding]:
         )
         return
     if isinstance(facts.injected, BusError):
-        raise OutOfReachError(_unseen(facts.injected, facts))
+        raise UnseenError(_unseen(facts.injected, facts), out_of_reach=True)
     if isinstance(facts.webhook, Mapping) and not _covers(facts.webhook, facts.namespace):
         raise UnseenError(
             f"it is not asked about pods of namespace {facts.namespace}: see scope.namespaces of the chart"
