@@ -146,6 +146,16 @@ class KubeClient:
         client._headers = self._headers | {"Impersonate-User": user}
         return client
 
+    def create_asking_pod(self, namespace: str, name: str) -> None:
+        """A pod that asks for the binding of BusChannel orders, and that no node runs."""
+        metadata = {
+            "name": name,
+            "labels": {"pgmqbus.dev/inject": "true"},
+            "annotations": {"pgmqbus.dev/channels": "orders"},
+        }
+        spec = {"containers": [{"name": "main", "image": "none"}]}
+        self.create(f"/api/v1/namespaces/{namespace}/pods", {"metadata": metadata, "spec": spec})
+
     def close(self) -> None:
         self._pool.clear()
 

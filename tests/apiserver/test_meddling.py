@@ -25,13 +25,7 @@ def namespaces(kube: KubeClient) -> Iterator[tuple[str, str]]:
     going, staying = (f"meddling-{order}-{secrets.token_hex(4)}" for order in "ab")
     for name in (going, staying):
         kube.create(NAMESPACES, {"metadata": {"name": name}})
-        metadata = {
-            "name": "worker",
-            "labels": {"pgmqbus.dev/inject": "true"},
-            "annotations": {"pgmqbus.dev/channels": "orders"},
-        }
-        spec = {"containers": [{"name": "main", "image": "none"}]}
-        kube.create(f"{NAMESPACES}/{name}/pods", {"metadata": metadata, "spec": spec})
+        kube.create_asking_pod(name, "worker")
     kube.delete(f"{NAMESPACES}/{going}")
     yield going, staying
     for name in (going, staying):

@@ -77,13 +77,7 @@ async def test_the_doctor_of_a_pod_in_the_operators_pod(
     namespace.database((await world.postgres()).dsn)
     namespace.channel().wait_ready()
     kube.create(f"/api/v1/namespaces/{namespace.name}/serviceaccounts", {"metadata": {"name": "default"}})
-    metadata = {
-        "name": "billing-0",
-        "labels": {"pgmqbus.dev/inject": "true"},
-        "annotations": {"pgmqbus.dev/channels": "orders"},
-    }
-    spec = {"containers": [{"name": "main", "image": "none"}]}
-    kube.create(f"/api/v1/namespaces/{namespace.name}/pods", {"metadata": metadata, "spec": spec})
+    kube.create_asking_pod(namespace.name, "billing-0")
     shown, _ = busctl("doctor", "pod/billing-0", code=1, kubeconfig=world.operator.kubeconfig)
     assert f"Pod {namespace.name}/billing-0" in shown
     assert "BindingMissing" in shown
@@ -133,13 +127,7 @@ async def test_the_doctor_on_a_pod_without_a_binding_and_a_replaced_credential(
     namespace.database((await world.postgres()).dsn)
     namespace.channel().wait_ready()
     kube.create(f"/api/v1/namespaces/{namespace.name}/serviceaccounts", {"metadata": {"name": "default"}})
-    metadata = {
-        "name": "billing-0",
-        "labels": {"pgmqbus.dev/inject": "true"},
-        "annotations": {"pgmqbus.dev/channels": "orders"},
-    }
-    spec = {"containers": [{"name": "main", "image": "none"}]}
-    kube.create(f"/api/v1/namespaces/{namespace.name}/pods", {"metadata": metadata, "spec": spec})
+    kube.create_asking_pod(namespace.name, "billing-0")
     async with namespace.login() as login:
         await login.join("billing", host="billing-0")
         busctl("rotate", "orders", "--wait", "--timeout", "60")
