@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import arguments as arguments_of
 from benchmarks import goals, machine, plots, report
 from benchmarks.bench import Bench, Clock, say
 from benchmarks.errors import BenchmarkError
@@ -19,12 +19,11 @@ _LIMIT_SECONDS = (90 * 60, 12 * 60)
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listed = "\n".join(f"  {name:14s} {scenario.what}" for name, scenario in SCENARIOS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Measures the bus beside what one would pick instead, in one run on this machine.",
-        epilog=f"scenarios:\n{listed}\n\nIt starts its own servers on loopback and leaves nothing running. "
+    parser = arguments_of.parser(
+        "benchmarks",
+        "Measures the bus beside what one would pick instead, in one run on this machine.",
+        f"scenarios:\n{listed}\n\nIt starts its own servers on loopback and leaves nothing running. "
         "Exit status:\n0 all was measured (goals may be missed), 1 something could not be measured, 130 interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="a few minutes: short measurements, one round")
     parser.add_argument("--only", metavar="A,B", help="only these scenarios")
@@ -34,15 +33,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where results.json and results.md go (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--plots", type=Path, metavar="DIR", help="where the pictures go (default: beside the results)")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()),
-        help="a directory on the disk to be measured (default: %(default)s)",
-    )  # fmt: skip
+    arguments_of.add_data(parser)
     arguments = parser.parse_args(argv)
-    arguments.only = list(SCENARIOS) if arguments.only is None else arguments.only.split(",")
-    for name in arguments.only:
-        if name not in SCENARIOS:
-            parser.error(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    arguments.only = arguments_of.chosen(parser, arguments.only, SCENARIOS, "scenario")
     if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
     return arguments

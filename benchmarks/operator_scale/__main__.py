@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from benchmarks import arguments as arguments_of
 from benchmarks import machine
 from benchmarks.operator_scale.figures import Figure, table
 from benchmarks.operator_scale.rows import ROWS
@@ -26,12 +27,11 @@ _PACKAGES = ("aiohttp", "asyncpg", "kopf", "kubernetes", "pydantic")
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listed = "\n".join(f"  {name:18s} {row.what}" for name, row in ROWS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.operator_scale",
-        description="Measures the operator with thousands of BusChannels, on an API server of its own.",
-        epilog=f"rows:\n{listed}\n\nExit status: 0 all was measured (goals may be missed), 1 something could not be"
+    parser = arguments_of.parser(
+        "benchmarks.operator_scale",
+        "Measures the operator with thousands of BusChannels, on an API server of its own.",
+        f"rows:\n{listed}\n\nExit status: 0 all was measured (goals may be missed), 1 something could not be"
         " measured, 130 interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", metavar="A,B", help="only these rows")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="a smaller cluster, such as 0.1")
@@ -39,10 +39,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, metavar="FILE", help="write the figures there, as JSON, and beside it as a table"
     )
     arguments = parser.parse_args(argv)
-    arguments.only = list(ROWS) if arguments.only is None else arguments.only.split(",")
-    for name in arguments.only:
-        if name not in ROWS:
-            parser.error(f"there is no row {name!r}; there are {', '.join(ROWS)}")
+    arguments.only = arguments_of.chosen(parser, arguments.only, ROWS, "row")
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be above 0, and at most 1")
     return arguments

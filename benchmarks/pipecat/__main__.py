@@ -3,13 +3,13 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from chaos.report import replace
 
+from benchmarks import arguments as arguments_of
 from benchmarks import machine
 from benchmarks.bench import Bench, Clock, say
 from benchmarks.errors import BenchmarkError
@@ -29,12 +29,11 @@ _QUICK_CASES = ((8, 200), (1, 65536))
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listed = "\n".join(f"  {name:14s} {what.replace('`', '')}" for name, what in PIPECAT.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pipecat",
-        description="Measures what pipecat's workers gain with our backend, beside what they have.",
-        epilog=f"systems:\n{listed}\n\nExit status: 0 all was measured, 1 something could not be measured, and the "
+    parser = arguments_of.parser(
+        "benchmarks.pipecat",
+        "Measures what pipecat's workers gain with our backend, beside what they have.",
+        f"systems:\n{listed}\n\nExit status: 0 all was measured, 1 something could not be measured, and the "
         "page is as it was, 130 interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, not who is faster")
     parser.add_argument("--only", metavar="A,B", help="only these systems")
@@ -44,15 +43,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="write the figures there, as JSON (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into this page")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()),
-        help="a directory on the disk to be measured (default: %(default)s)",
-    )  # fmt: skip
+    arguments_of.add_data(parser)
     arguments = parser.parse_args(argv)
-    arguments.only = list(PIPECAT) if arguments.only is None else arguments.only.split(",")
-    for name in arguments.only:
-        if name not in PIPECAT:
-            parser.error(f"there is no system {name!r}; there are {', '.join(PIPECAT)}")
+    arguments.only = arguments_of.chosen(parser, arguments.only, PIPECAT, "system")
     if arguments.rounds is None:
         arguments.rounds = 1 if arguments.quick else 3
     if arguments.rounds < 1:
