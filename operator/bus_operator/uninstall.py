@@ -8,7 +8,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from bus_operator.errors import TransientError
 from bus_operator.inventory import Resource
 from bus_operator.kube import FINALIZER, PLURALS, Kube, collection
-from bus_operator.kube_api import KubeApi, message_of
+from bus_operator.kube_api import KubeApi, words_of
 
 ATTEMPTS = 5
 """How often one is read again because somebody changed it meanwhile."""
@@ -50,7 +50,7 @@ class FinalizerRelease:
                     result.released += 1
                 except (ApiException, TransientError) as exc:
                     result.failures += 1
-                    self._tell(f"{channel}: {message_of(exc) if isinstance(exc, ApiException) else exc}")
+                    self._tell(f"{channel}: {words_of(exc)}")
         return result
 
     async def _channels(self, namespace: str | None) -> AsyncIterator[Resource]:

@@ -33,10 +33,11 @@ def explain(code: str | None) -> None:
     """
     if code is None:
         _list()
-    elif sys.stdout.isatty():
-        _render(_found(code))
+        return
+    explanation = _found(code)
+    if sys.stdout.isatty():
+        _render(explanation)
     else:
-        explanation = _found(code)
         click.echo(f"# {explanation.code}\n\n{explanation.text}")
 
 
